@@ -1,0 +1,1 @@
+"""Contracts: a source's schema and constraints, and the verdict on each record."""

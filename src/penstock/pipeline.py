@@ -1,0 +1,643 @@
+"""Sources, views, steps and sinks as frozen data.
+
+Declaring runs nothing. A `Pipeline` collects declarations and mistakes; `Pipeline.graph()` returns them as one frozen
+`Graph`, or raises all mistakes at once. SQL is bound later, by the planner, which knows the engine's types.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from penstock.contract.model import Contract, schema_of
+from penstock.contract.schema import ForeignKey, RowCheck, Schema
+from penstock.durations import parse_duration
+from penstock.errors import DeclarationError, DeclarationErrors, Error, Where
+
+if TYPE_CHECKING:
+    from penstock.runtime.session import Session
+
+Kind = Literal["stream", "table", "reference"]
+Emit = Literal["changes", "final"]
+Bound = Literal["bounded", "unbounded"]
+
+RESERVED_COLUMNS = frozenset({"_op", "_epoch", "_seq", "_correction"})
+RESERVED_PREFIX = "_ps_"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class SourceDecl:
+    """A stream, table or reference.
+
+    event_time: a column or an SQL expression over the columns; watermark: the delay behind the largest event time;
+    key: primary key (tables, references); version: the column by which the newest row of a key wins;
+    retention: older rows (by event time) leave as deletes; unique, within: duplicates of a stream (semantics R3);
+    max_ahead: how far event time may lie after append time; idle_after: when a silent partition leaves the minimum;
+    clock: the period of a clock source, None for all others.
+    """
+
+    name: str
+    kind: Kind
+    schema: Schema
+    where: Where
+    event_time: str | None = None
+    watermark: timedelta | None = None
+    key: tuple[str, ...] = ()
+    version: str | None = None
+    retention: timedelta | None = None
+    unique: tuple[str, ...] = ()
+    within: timedelta | None = None
+    max_ahead: timedelta = timedelta(hours=1)
+    idle_after: timedelta = timedelta(seconds=30)
+    correction_horizon: timedelta = timedelta(days=1)
+    allow_empty: bool = False
+    optional: bool = False
+    transient: bool = False
+    state: Bound = "bounded"
+    clock: timedelta | None = None
+
+
+@dataclass(frozen=True)
+class ViewDecl:
+    """A named query. sql: the user's own text. where: the place of the text's first character."""
+
+    name: str
+    sql: str
+    where: Where
+    emit: Emit = "changes"
+    key: tuple[str, ...] = ()
+    state: Bound = "bounded"
+    strategy: Literal["auto", "refresh"] = "auto"
+
+
+@dataclass(frozen=True)
+class StepDecl:
+    """A pure state machine per key with timers (semantics B1); `function` is loaded, never run, at declaration."""
+
+    name: str
+    input: str
+    key: tuple[str, ...]
+    state: type[Any]
+    output: Schema
+    function: Callable[..., Any]
+    where: Where
+    time: str | None = None
+
+
+@dataclass(frozen=True)
+class SinkDecl:
+    """Where a view's changes go; on_error: `stop`, or `dead` to keep rows that the sink refuses as dead letters."""
+
+    name: str
+    view: str
+    where: Where
+    on_error: Literal["stop", "dead"] = "stop"
+
+
+@dataclass(frozen=True)
+class ParameterDecl:
+    """A value that `--set NAME=VALUE` can change; SQL names it `$NAME`. type: `int`, `str`, `decimal`, `interval`."""
+
+    name: str
+    type: Literal["int", "str", "decimal", "interval"]
+    default: str
+    where: Where
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole pipeline, checked for names and references, frozen."""
+
+    name: str
+    sources: tuple[SourceDecl, ...]
+    views: tuple[ViewDecl, ...]
+    steps: tuple[StepDecl, ...]
+    sinks: tuple[SinkDecl, ...]
+    parameters: tuple[ParameterDecl, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    where: Where = field(default_factory=Where)
+
+    def source(self, name: str) -> SourceDecl | None:
+        return next((s for s in self.sources if s.name == name), None)
+
+    def view(self, name: str) -> ViewDecl | None:
+        return next((v for v in self.views if v.name == name), None)
+
+    def step(self, name: str) -> StepDecl | None:
+        return next((s for s in self.steps if s.name == name), None)
+
+    def sink(self, name: str) -> SinkDecl | None:
+        return next((s for s in self.sinks if s.name == name), None)
+
+
+def _caller() -> Where:
+    """The first frame outside this package's declaring code: the user's file and line."""
+    here = str(Path(__file__).parent)
+    frame = inspect.currentframe()
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith(here) or f"{here}/apps/" in path:
+            return Where(path, frame.f_lineno)
+        frame = frame.f_back
+    return Where()
+
+
+class Pipeline:
+    """Collects the declarations of one graph.
+
+    Args:
+        name: letters, digits and underscores; names the state folder.
+
+    Mistakes are collected, and raised all at once by `graph()`, `open()` and every CLI verb.
+
+    Example:
+        >>> import penstock as ps
+        >>> class Click(ps.Contract):
+        ...     user_id: int = ps.Field(ge=0)
+        ...     kind: str
+        >>> pipeline = ps.Pipeline("clicks")
+        >>> pipeline.stream("clicks", Click)
+        >>> pipeline.view("per_kind", "SELECT kind, count(*) AS n FROM clicks GROUP BY kind")
+        >>> with pipeline.open() as session:
+        ...     session.insert("clicks", [{"user_id": 1, "kind": "view"}])
+        ...     epoch = session.commit()
+        ...     session.read("per_kind").to_pylist()
+        [{'kind': 'view', 'n': 1}]
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.where = _caller()
+        self._sources: list[SourceDecl] = []
+        self._views: list[ViewDecl] = []
+        self._steps: list[StepDecl] = []
+        self._sinks: list[SinkDecl] = []
+        self._parameters: list[ParameterDecl] = []
+        self._errors: list[Error] = []
+        self._values: dict[str, str] = {}
+        if not NAME.match(name):
+            self._wrong("PS-DECL-001", "the pipeline's name is invalid", self.where, "letters, digits, _", name)
+
+    @classmethod
+    def from_sql(cls, text: str, *, name: str, file: str = "") -> Pipeline:
+        """The pipeline that one SQL text declares (CREATE STREAM, TABLE, REFERENCE, VIEW, SINK, CLOCK, STEP).
+
+        Mistakes carry line and column within the text. See docs/guides/sql-files.md for the statements.
+        """
+        from penstock.sqlfile import read_pipeline
+
+        return read_pipeline(text, name=name, file=file)
+
+    def stream(
+        self,
+        name: str,
+        contract: type[Contract] | Schema,
+        *,
+        event_time: str | None = None,
+        watermark: str | timedelta | None = None,
+        unique: Sequence[str] | str = (),
+        within: str | timedelta | None = None,
+        retention: str | timedelta | None = None,
+        references: Mapping[str, str] | None = None,
+        checks: Mapping[str, str] | Sequence[str] = (),
+        max_ahead: str | timedelta = timedelta(hours=1),
+        idle_after: str | timedelta = timedelta(seconds=30),
+        correction_horizon: str | timedelta = timedelta(days=1),
+        transient: bool = False,
+        optional: bool = False,
+        state: Bound = "bounded",
+        where: Where | None = None,
+    ) -> None:
+        """Declare append-only events.
+
+        Args:
+            event_time: a column, or an SQL expression of type TIMESTAMP over the columns.
+            watermark: how far the watermark stays behind the largest event time (a duration such as `"5 seconds"`).
+            unique, within: drop repeated records with these columns' values seen within that event-time span.
+            retention: rows older than the watermark by this leave again, as deletes.
+            references: column or `"a, b"` -> `"reference.column"` or `"reference.(x, y)"`.
+            checks: SQL conditions over the columns, by name or as a list.
+        """
+        self._source(
+            name,
+            "stream",
+            contract,
+            where or _caller(),
+            references=references,
+            checks=checks,
+            event_time=event_time,
+            durations={
+                "watermark": watermark,
+                "within": within,
+                "retention": retention,
+                "max_ahead": max_ahead,
+                "idle_after": idle_after,
+                "correction_horizon": correction_horizon,
+            },
+            unique=_names(unique),
+            transient=transient,
+            optional=optional,
+            state=state,
+        )
+
+    def table(
+        self,
+        name: str,
+        contract: type[Contract] | Schema,
+        *,
+        key: Sequence[str] | str = (),
+        version: str | None = None,
+        event_time: str | None = None,
+        watermark: str | timedelta | None = None,
+        references: Mapping[str, str] | None = None,
+        checks: Mapping[str, str] | Sequence[str] = (),
+        max_ahead: str | timedelta = timedelta(hours=1),
+        optional: bool = False,
+        state: Bound = "bounded",
+        where: Where | None = None,
+    ) -> None:
+        """Declare rows that are inserted, updated and deleted by `key`, the newest winning (semantics R1).
+
+        Without a key the table is a multiset from which whole rows are deleted.
+        """
+        self._source(
+            name,
+            "table",
+            contract,
+            where or _caller(),
+            references=references,
+            checks=checks,
+            event_time=event_time,
+            durations={"watermark": watermark, "max_ahead": max_ahead},
+            key=_names(key),
+            version=version,
+            optional=optional,
+            state=state,
+        )
+
+    def reference(
+        self,
+        name: str,
+        contract: type[Contract] | Schema,
+        *,
+        key: Sequence[str] | str = (),
+        checks: Mapping[str, str] | Sequence[str] = (),
+        allow_empty: bool = False,
+        optional: bool = False,
+        where: Where | None = None,
+    ) -> None:
+        """Declare a static or slowly changing relation, replaced as a whole (semantics R2)."""
+        self._source(
+            name,
+            "reference",
+            contract,
+            where or _caller(),
+            checks=checks,
+            key=_names(key),
+            allow_empty=allow_empty,
+            optional=optional,
+        )
+
+    def clock(self, name: str, period: str | timedelta, *, where: Where | None = None) -> None:
+        """Declare ticks as rows `{tick: BIGINT, at: TIMESTAMP}`, one each `period` (semantics T5)."""
+        place = where or _caller()
+        from penstock.contract.schema import Column
+
+        schema = Schema("Tick", (Column("tick", "BIGINT"), Column("at", "TIMESTAMP")))
+        self._source(
+            name,
+            "stream",
+            schema,
+            place,
+            event_time="at",
+            durations={"watermark": timedelta(0), "clock": period},
+        )
+
+    def view(
+        self,
+        name: str,
+        sql: str,
+        *,
+        emit: Emit = "changes",
+        key: Sequence[str] | str = (),
+        state: Bound = "bounded",
+        strategy: Literal["auto", "refresh"] = "auto",
+        where: Where | None = None,
+    ) -> None:
+        """Declare a query in DuckDB's SQL over sources and other views.
+
+        Args:
+            emit: `"changes"` (every epoch) or `"final"` (each window once, when the watermark has closed it).
+            key: the view's key, where the planner cannot infer it.
+            state: `"unbounded"` acknowledges state that nothing bounds.
+            strategy: `"refresh"` pins the whole view to recompute-and-diff.
+        """
+        place = where or _caller()
+        if emit not in ("changes", "final"):
+            self._wrong("PS-DECL-005", f"view {name}: emit is invalid", place, "'changes' or 'final'", repr(emit))
+        if self._new_name(name, place):
+            self._views.append(ViewDecl(name, sql, place, emit, _names(key), state, strategy))
+
+    def step(
+        self,
+        name: str,
+        *,
+        input: str,
+        key: Sequence[str] | str,
+        state: type[Any],
+        output: type[Contract] | Schema,
+        function: Callable[..., Any],
+        time: str | None = None,
+        where: Where | None = None,
+    ) -> None:
+        """Declare a pure state machine per key: `function(state, changes, timers) -> Step(state, rows, timers)`.
+
+        Args:
+            input: the view or source whose changes are folded.
+            time: the input's column that orders changes in time (default: its event time).
+            output: the contract of the rows that the function returns.
+        """
+        place = where or _caller()
+        try:
+            schema = output if isinstance(output, Schema) else schema_of(output)
+        except Error as error:
+            self._errors.append(error)
+            return
+        if self._new_name(name, place):
+            self._steps.append(StepDecl(name, input, _names(key), state, schema, function, place, time))
+
+    def sink(
+        self, name: str, *, view: str, on_error: Literal["stop", "dead"] = "stop", where: Where | None = None
+    ) -> None:
+        """Declare where a view's changes go; targets bind the name to a URL."""
+        place = where or _caller()
+        if on_error not in ("stop", "dead"):
+            self._wrong("PS-DECL-005", f"sink {name}: on_error is invalid", place, "'stop' or 'dead'", repr(on_error))
+        if self._new_name(name, place, sink=True):
+            self._sinks.append(SinkDecl(name, view, place, on_error))
+
+    def parameter(
+        self,
+        name: str,
+        default: str | int,
+        *,
+        type: Literal["int", "str", "decimal", "interval"] = "str",
+        help: str = "",
+        where: Where | None = None,
+    ) -> None:
+        """Declare a value that `--set NAME=VALUE` changes; SQL and durations name it `$NAME`."""
+        place = where or _caller()
+        if self._new_name(name, place):
+            self._parameters.append(ParameterDecl(name, type, str(default), place, help))
+
+    def graph(self, values: Mapping[str, str] | None = None) -> Graph:
+        """All declarations, frozen.
+
+        Raises:
+            DeclarationErrors: all mistakes that can be seen without an engine, in the order of the file.
+        """
+        errors = [*self._errors, *self._dangling()]
+        known = {parameter.name for parameter in self._parameters}
+        for name in values or {}:
+            if name not in known:
+                errors.append(
+                    DeclarationError(
+                        "PS-DECL-015",
+                        f"parameter {name} is not declared",
+                        where=self.where,
+                        expected=", ".join(sorted(known)) or "no parameters",
+                        got=name,
+                    )
+                )
+        if errors:
+            raise DeclarationErrors(errors)
+        resolved = {p.name: p.default for p in self._parameters} | dict(values or {})
+        return Graph(
+            self.name,
+            tuple(self._resolve_durations(source, resolved) for source in self._sources),
+            tuple(self._views),
+            tuple(self._steps),
+            tuple(self._sinks),
+            tuple(self._parameters),
+            resolved,
+            self.where,
+        )
+
+    def open(
+        self,
+        *,
+        state: str | Path | None = None,
+        engine: str = "duckdb",
+        values: Mapping[str, str] | None = None,
+    ) -> Session:
+        """An in-process session over this pipeline; in memory unless `state` names a folder.
+
+        Raises:
+            DeclarationErrors: every mistake in the declarations.
+            Unsupported: the engine cannot hold a view.
+        """
+        from penstock.runtime.session import open_session
+
+        return open_session(self.graph(values), state=state, engine=engine)
+
+    # -- collecting ------------------------------------------------------------------------------------------------
+
+    def _source(
+        self,
+        name: str,
+        kind: Kind,
+        contract: type[Contract] | Schema,
+        where: Where,
+        *,
+        references: Mapping[str, str] | None = None,
+        checks: Mapping[str, str] | Sequence[str] = (),
+        durations: Mapping[str, str | timedelta | None] | None = None,
+        **options: Any,
+    ) -> None:
+        try:
+            schema = contract if isinstance(contract, Schema) else schema_of(contract)
+        except Error as error:
+            self._errors.append(error)
+            return
+        schema = replace(
+            schema,
+            checks=(*schema.checks, *_row_checks(checks)),
+            foreign_keys=(*schema.foreign_keys, *self._foreign_keys(references or {}, where)),
+        )
+        spans: dict[str, Any] = {}
+        for option, value in (durations or {}).items():
+            if isinstance(value, str) and value.startswith("$"):
+                spans[option] = value
+                continue
+            try:
+                spans[option] = parse_duration(value) if value is not None else None
+            except ValueError as problem:
+                self._wrong(
+                    "PS-DECL-005", f"{kind} {name}: {option}", where, "a duration such as '5 seconds'", str(problem)
+                )
+        self._check_columns(name, kind, schema, where, options, spans)
+        if self._new_name(name, where):
+            self._sources.append(SourceDecl(name=name, kind=kind, schema=schema, where=where, **spans, **options))
+
+    def _check_columns(
+        self, name: str, kind: Kind, schema: Schema, where: Where, options: Mapping[str, Any], spans: Mapping[str, Any]
+    ) -> None:
+        seen: set[str] = set()
+        for column in schema.names:
+            lowered = column.lower()
+            if lowered in RESERVED_COLUMNS or lowered.startswith(RESERVED_PREFIX):
+                self._wrong(
+                    "PS-DECL-001",
+                    f"{kind} {name}: column {column} is reserved",
+                    where,
+                    "a name other than _op, _epoch, _seq, _correction and not starting with _ps_",
+                    column,
+                )
+            if lowered in seen:
+                self._wrong(
+                    "PS-DECL-001",
+                    f"{kind} {name}: two columns differ only in case",
+                    where,
+                    "column names that differ in more than case",
+                    column,
+                )
+            seen.add(lowered)
+        for option in ("key", "unique"):
+            for column in options.get(option, ()):
+                if schema.column(column) is None:
+                    self._unknown_column(name, kind, schema, where, option, column)
+        version = options.get("version")
+        if version and schema.column(version) is None:
+            self._unknown_column(name, kind, schema, where, "version", version)
+        if version and not options.get("key"):
+            self._wrong("PS-DECL-005", f"{kind} {name}: version without key", where, "a key", "no key")
+        if bool(options.get("unique")) != bool(spans.get("within")):
+            self._wrong(
+                "PS-DECL-005",
+                f"{kind} {name}: unique and within go together",
+                where,
+                "both",
+                "only one",
+                "unique=('id',), within='1 hour' keeps the state of duplicates bounded",
+            )
+        if (spans.get("watermark") or spans.get("within") or spans.get("retention")) and not options.get("event_time"):
+            self._wrong(
+                "PS-DECL-005",
+                f"{kind} {name}: watermark, within and retention need event_time",
+                where,
+                "event_time",
+                "none",
+            )
+        for key in schema.foreign_keys:
+            for column in key.columns:
+                if schema.column(column) is None:
+                    self._unknown_column(name, kind, schema, where, "references", column)
+
+    def _unknown_column(self, name: str, kind: Kind, schema: Schema, where: Where, option: str, column: str) -> None:
+        self._wrong(
+            "PS-DECL-003", f"{kind} {name}: {option} names no column", where, ", ".join(schema.names), column
+        )
+
+    def _foreign_keys(self, references: Mapping[str, str], where: Where) -> list[ForeignKey]:
+        keys = []
+        for columns, target in references.items():
+            match = re.fullmatch(r"\s*(\w+)\s*\.\s*(?:(\w+)|\(([\w\s,]+)\))\s*", target)
+            mine = _names([c.strip() for c in columns.strip("() ").split(",")])
+            theirs = _names([c.strip() for c in (match[2] or match[3]).split(",")]) if match else ()
+            if not match or len(mine) != len(theirs):
+                self._wrong(
+                    "PS-DECL-005",
+                    f"references of {columns} is invalid",
+                    where,
+                    "'reference.column' or 'reference.(a, b)' with as many columns",
+                    target,
+                )
+                continue
+            keys.append(ForeignKey(mine, match[1], theirs))
+        return keys
+
+    def _new_name(self, name: str, where: Where, *, sink: bool = False) -> bool:
+        if not NAME.match(name) or name.lower().startswith("ps_"):
+            self._wrong("PS-DECL-001", "a name is invalid", where, "a letter, then letters, digits, _", name)
+            return False
+        taken: Sequence[SourceDecl | ViewDecl | StepDecl | SinkDecl | ParameterDecl]
+        taken = self._sinks if sink else [*self._sources, *self._views, *self._steps, *self._parameters]
+        for other in taken:
+            if other.name.lower() == name.lower():
+                self._wrong(
+                    "PS-DECL-002", f"{name} is declared twice", where, "a name of its own", f"also at {other.where}"
+                )
+                return False
+        return True
+
+    def _dangling(self) -> list[Error]:
+        errors: list[Error] = []
+        relations = {d.name for d in (*self._sources, *self._views, *self._steps)}
+        references = {s.name for s in self._sources if s.kind == "reference"}
+        by_name = {s.name: s for s in self._sources}
+
+        def missing(what: str, where: Where, expected: set[str], got: str) -> None:
+            errors.append(
+                DeclarationError(
+                    "PS-DECL-003",
+                    f"{what} is not declared",
+                    where=where,
+                    expected=", ".join(sorted(expected)) or "a declaration of it",
+                    got=got,
+                )
+            )
+
+        for sink in self._sinks:
+            if sink.view not in relations:
+                missing(f"the view of sink {sink.name}", sink.where, relations, sink.view)
+        for step in self._steps:
+            if step.input not in relations:
+                missing(f"the input of step {step.name}", step.where, relations, step.input)
+        for source in self._sources:
+            for key in source.schema.foreign_keys:
+                if key.reference not in references:
+                    missing(f"the reference of {source.name}", source.where, references, key.reference)
+                    continue
+                for column in key.reference_columns:
+                    schema = by_name[key.reference].schema
+                    if schema.column(column) is None:
+                        missing(f"a column of {key.reference}", source.where, set(schema.names), column)
+        return errors
+
+    def _resolve_durations(self, source: SourceDecl, values: Mapping[str, str]) -> SourceDecl:
+        changes = {}
+        for option in ("watermark", "within", "retention", "max_ahead", "idle_after", "correction_horizon", "clock"):
+            value: Any = getattr(source, option)
+            if isinstance(value, str):
+                name = value[1:]
+                try:
+                    changes[option] = parse_duration(values[name])
+                except (KeyError, ValueError) as problem:
+                    raise DeclarationError(
+                        "PS-DECL-015",
+                        f"{source.kind} {source.name}: {option} = {value}",
+                        where=source.where,
+                        expected="a declared parameter that holds a duration",
+                        got=str(problem),
+                    ) from None
+        return replace(source, **changes) if changes else source
+
+    def _wrong(self, code: str, message: str, where: Where, expected: str, got: str, hint: str = "") -> None:
+        self._errors.append(DeclarationError(code, message, where=where, expected=expected, got=got, hint=hint))
+
+
+def _names(value: Sequence[str] | str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) and value else tuple(value)
+
+
+def _row_checks(checks: Mapping[str, str] | Sequence[str]) -> list[RowCheck]:
+    if isinstance(checks, Mapping):
+        return [RowCheck(name, sql) for name, sql in checks.items()]
+    return [RowCheck(f"check_{number}", sql) for number, sql in enumerate(checks, 1)]
