@@ -96,7 +96,15 @@ _codes(
 )
 _codes("VERIFY", {1: "the changes and the batch disagree", 2: "there is nothing to verify"})
 _codes("TEST", {1: "a pipeline test failed"})
-_codes("BENCH", {1: "events were lost or doubled", 2: "a generator is unknown"})
+_codes(
+    "BENCH",
+    {
+        1: "events were lost or doubled",
+        2: "a generator is unknown",
+        3: "a setting of the load is wrong",
+        4: "a part of the run failed",
+    },
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Ad-campaign analytics: events counted per campaign and window, with their realistic load."""
