@@ -1,0 +1,1 @@
+"""What every durable write goes through: synced files, and the fail points that crash tests use."""

@@ -1,0 +1,333 @@
+"""The embedded log as source and reference: `log:FOLDER?start=earliest`.
+
+`start`: earliest (default), latest or a timestamp; `format` is the decoder's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.connectors.base import RawBatch, Url, Version
+from penstock.connectors.log_frame import arrays_of_body
+from penstock.connectors.log_reader import (
+    SMALL_FRAME_RECORDS,
+    Frame,
+    PartitionReader,
+    after,
+    frame_times,
+)
+from penstock.connectors.log_topic import LogTopic, Position
+from penstock.connectors.log_writer import LogWriter
+from penstock.connectors.partitioning import partition_for
+from penstock.connectors.watch import FolderWatch
+from penstock.errors import ConnectorError
+
+__all__ = ["LogSource", "LogTopic", "LogVersions", "LogWriter", "partition_for"]
+
+OPTIONS = ("start", "format")
+
+
+class LogSource:
+    """Reads a topic. Batches skip the marks of reference versions: a batch may have no rows and still move on."""
+
+    def __init__(self, topic: LogTopic, *, start: str = "earliest") -> None:
+        self._topic = topic
+        self._start = start
+        self._readers = [
+            PartitionReader(topic, number) for number in range(topic.partitions)
+        ]
+        self._places: dict[int, tuple[int, Position]] = {}
+        self._watch = FolderWatch(
+            [topic.folder(number) for number in range(topic.partitions)]
+        )
+        if start not in ("earliest", "latest"):
+            _microseconds(start)
+
+    @classmethod
+    def open(cls, url: Url) -> LogSource:
+        """The source for `log:FOLDER`. Raises ConnectorError PS-CONN-006 if there is no such topic."""
+        return cls(LogTopic.open(url.path), start=url.options.get("start", "earliest"))
+
+    def partitions(self) -> list[int]:
+        return list(range(self._topic.partitions))
+
+    def start(self, partition: int) -> int:
+        match self._start:
+            case "earliest":
+                return self.earliest(partition)
+            case "latest":
+                return self.latest(partition)
+            case timestamp:
+                return self._readers[partition].seek_time(_microseconds(timestamp))
+
+    def earliest(self, partition: int) -> int:
+        return self._readers[partition].earliest()
+
+    def latest(self, partition: int) -> int:
+        return self._readers[partition].end().offset
+
+    def read(
+        self,
+        partition: int,
+        offset: int,
+        max_rows: int,
+        max_bytes: int,
+        to: int | None = None,
+    ) -> RawBatch | None:
+        if to is not None and to <= offset:
+            return None
+        reader = self._readers[partition]
+        cached = self._places.get(partition)
+        place = (
+            cached[1]
+            if cached is not None and cached[0] == offset
+            else reader.seek(offset)
+        )
+        collected = _Collector(offset, max_rows, max_bytes, to)
+        last = place
+        for frame in reader.frames(place):
+            last = reader.place_of(frame)
+            if not collected.add(frame):
+                break
+            last = after(frame.header, frame.position, last.base)
+        if collected.next_offset == offset:
+            return None
+        self._places[partition] = (collected.next_offset, last)
+        return collected.batch(partition)
+
+    def wait(self, timeout_s: float) -> None:
+        self._watch.wait(timeout_s)
+
+    def close(self) -> None:
+        self._watch.close()
+        for reader in self._readers:
+            reader.close()
+
+
+class _Collector:
+    """Gathers frames up to the limits; frames too small to be a chunk of their own are copied together."""
+
+    def __init__(
+        self, offset: int, max_rows: int, max_bytes: int, to: int | None
+    ) -> None:
+        self.next_offset = offset
+        self._rows_left = max(max_rows, 1)
+        self._bytes_left = max(max_bytes, 1)
+        self._to = to
+        self._rows = 0
+        self._small: list[tuple[pa.Array, pa.Array | None, pa.Array, pa.Array]] = []
+        self._small_rows = 0
+        self._chunks: list[tuple[pa.Array, pa.Array | None, pa.Array, pa.Array]] = []
+        self._has_keys = False
+
+    def add(self, frame: Frame) -> bool:
+        """Take what fits of a frame; whether the next frame may follow."""
+        header = frame.header
+        end = (
+            header.next_offset
+            if self._to is None
+            else min(header.next_offset, self._to)
+        )
+        first = self.next_offset - header.base_offset
+        wanted = min(end - self.next_offset, self._rows_left)
+        if header.records == 0:
+            self.next_offset = max(self.next_offset, end)
+            return end == header.next_offset
+        values, keys = arrays_of_body(header, frame.body)
+        taken = _fitting(
+            values, first, wanted, self._bytes_left, at_least=0 if self._rows else 1
+        )
+        if taken > 0:
+            self._take(header.base_offset, frame, values, keys, first, taken)
+        return (
+            self._rows_left > 0
+            and self._bytes_left > 0
+            and self.next_offset == header.next_offset
+        )
+
+    def batch(self, partition: int) -> RawBatch:
+        """All that was gathered."""
+        self._merge_small()
+        keys = None
+        if self._has_keys:
+            keys = pa.chunked_array(
+                [
+                    k if k is not None else pa.nulls(len(v), pa.binary())
+                    for v, k, _, _ in self._chunks
+                ],
+                pa.binary(),
+            )
+        return RawBatch(
+            partition,
+            pa.chunked_array([chunk[0] for chunk in self._chunks], pa.binary()),
+            pa.chunked_array([chunk[2] for chunk in self._chunks], pa.int64()),
+            self.next_offset,
+            keys,
+            pa.chunked_array([chunk[3] for chunk in self._chunks], pa.timestamp("us")),
+        )
+
+    def _take(
+        self,
+        base: int,
+        frame: Frame,
+        values: pa.Array,
+        keys: pa.Array | None,
+        first: int,
+        taken: int,
+    ) -> None:
+        values = values.slice(first, taken)
+        keys = keys.slice(first, taken) if keys is not None else None
+        self._has_keys |= keys is not None
+        offsets = pa.array(
+            np.arange(base + first, base + first + taken, dtype=np.int64)
+        )
+        piece = (values, keys, offsets, frame_times(frame.header, taken))
+        if taken >= SMALL_FRAME_RECORDS:
+            self._merge_small()
+            self._chunks.append(piece)
+        else:
+            self._small.append(piece)
+            self._small_rows += taken
+            if self._small_rows >= SMALL_FRAME_RECORDS:
+                self._merge_small()
+        self.next_offset += taken
+        self._rows += taken
+        self._rows_left -= taken
+        self._bytes_left -= _bytes_of(values)
+
+    def _merge_small(self) -> None:
+        small, self._small, self._small_rows = self._small, [], 0
+        if len(small) <= 1:
+            self._chunks += small
+            return
+        keys = None
+        if any(piece[1] is not None for piece in small):
+            keys = pa.concat_arrays(
+                [
+                    k if k is not None else pa.nulls(len(v), pa.binary())
+                    for v, k, _, _ in small
+                ]
+            )
+        values, offsets, times = (
+            pa.concat_arrays([piece[i] for piece in small]) for i in (0, 2, 3)
+        )
+        self._chunks.append((values, keys, offsets, times))
+
+
+class LogVersions:
+    """A reference in a topic: the records between two end-of-version marks are one version (semantics R2).
+
+    With several partitions, the n-th version is complete when each of them has its n-th mark; that needs every mark
+    to be held still, so such a topic must not lose records to retention.
+    """
+
+    def __init__(self, topic: LogTopic) -> None:
+        self._topic = topic
+        self._source = LogSource(topic)
+
+    @classmethod
+    def open(cls, url: Url) -> LogVersions:
+        """The reference for `log:FOLDER`. Raises ConnectorError PS-CONN-006 if there is no such topic."""
+        return cls(LogTopic.open(url.path))
+
+    def poll(self, previous: str | None) -> Version | None:
+        marks = [self._marks(partition) for partition in self._source.partitions()]
+        count = min(len(found) for found in marks)
+        if count == 0:
+            return None
+        if len(marks) > 1 and any(
+            self._source.earliest(number) > 0 for number in self._source.partitions()
+        ):
+            raise ConnectorError(
+                "PS-CONN-002",
+                f"the versions in {self._topic.path} can no longer be counted",
+                expected="a reference topic with one partition, or with all its records",
+                got=f"{len(marks)} partitions, of which the oldest records have left",
+                hint="create the topic anew with one partition and write the reference again",
+            )
+        ends = [found[count - 1] for found in marks]
+        name = "-".join(str(end) for end in ends)
+        if name == previous:
+            return None
+        starts = [
+            found[count - 2] + 1 if count > 1 else self._source.earliest(number)
+            for number, found in enumerate(marks)
+        ]
+        batches = [
+            batch
+            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+            for batch in self._between(number, start, end)
+        ]
+        return Version(name, tuple(batches))
+
+    def wait(self, timeout_s: float) -> None:
+        self._source.wait(timeout_s)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _marks(self, partition: int) -> list[int]:
+        reader = PartitionReader(self._topic, partition)
+        try:
+            place = reader.seek(reader.earliest())
+            return [
+                frame.header.base_offset
+                for frame in reader.frames(place)
+                if frame.header.is_mark
+            ]
+        finally:
+            reader.close()
+
+    def _between(self, partition: int, start: int, end: int) -> Iterator[RawBatch]:
+        while start < end:
+            batch = self._source.read(partition, start, 1 << 20, 1 << 28, end)
+            if batch is None:
+                raise ConnectorError(
+                    "PS-CONN-002",
+                    f"a version in {self._topic.path} ends early",
+                    expected=f"records up to offset {end}",
+                    got=f"offset {start}",
+                )
+            start = batch.next_offset
+            yield batch
+
+
+def _fitting(
+    values: pa.BinaryArray, first: int, wanted: int, max_bytes: int, *, at_least: int
+) -> int:
+    """How many of the wanted values from `first` on stay within `max_bytes`."""
+    if wanted <= 0:
+        return 0
+    ends = np.frombuffer(
+        values.buffers()[1], np.int32, wanted + 1, (values.offset + first) * 4
+    )
+    if int(ends[-1]) - int(ends[0]) <= max_bytes:
+        return wanted
+    return max(
+        at_least, int(np.searchsorted(ends, int(ends[0]) + max_bytes, side="right")) - 1
+    )
+
+
+def _bytes_of(values: pa.BinaryArray) -> int:
+    ends = np.frombuffer(
+        values.buffers()[1], np.int32, len(values) + 1, values.offset * 4
+    )
+    return int(ends[-1]) - int(ends[0])
+
+
+def _microseconds(timestamp: str) -> int:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise ConnectorError(
+            "PS-CONN-008",
+            "the option start is wrong",
+            expected="earliest, latest or a timestamp such as 2026-01-31T12:00:00",
+            got=timestamp,
+        ) from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1_000_000)

@@ -1,0 +1,88 @@
+"""Waiting for files to change: inotify on Linux, else a poll that backs off to 50 ms.
+
+A notification is only a hint that something may be there; a wait may return early, never later than asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+_MODIFY, _MOVED_TO, _CREATE = 0x2, 0x80, 0x100
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.001, 0.05
+
+
+class FolderWatch:
+    """Wakes when a file in one of the folders grows or appears."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = list(folders)
+        self._descriptor = _inotify(self._folders)
+        self._seen = self._state() if self._descriptor < 0 else None
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when something has changed since the last wait, at the latest after `timeout_s`."""
+        if self._descriptor >= 0:
+            ready, _, _ = select.select([self._descriptor], [], [], max(timeout_s, 0))
+            if ready:
+                _drain(self._descriptor)
+            return
+        deadline = time.monotonic() + timeout_s
+        pause = _FIRST_POLL_S
+        while (state := self._state()) == self._seen:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, _LONGEST_POLL_S)
+        self._seen = state
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _state(self) -> list[tuple[str, int, int]]:
+        found = []
+        for folder in self._folders:
+            if folder.is_dir():
+                for entry in os.scandir(folder):
+                    try:
+                        status = entry.stat()
+                    except FileNotFoundError:  # deleted between listing and looking
+                        continue
+                    found.append((entry.path, status.st_size, status.st_mtime_ns))
+        return sorted(found)
+
+
+def _inotify(folders: Sequence[Path]) -> int:
+    """A descriptor that becomes readable on changes, or -1 where that cannot be had."""
+    if not sys.platform.startswith("linux"):
+        return -1
+    library = ctypes.CDLL(None, use_errno=True)
+    descriptor = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if descriptor < 0:
+        return -1
+    for folder in folders:
+        if (
+            library.inotify_add_watch(
+                descriptor, os.fsencode(folder), _MODIFY | _MOVED_TO | _CREATE
+            )
+            < 0
+        ):
+            os.close(descriptor)
+            return -1
+    return int(descriptor)
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while len(os.read(descriptor, 1 << 16)) > (1 << 15):
+            pass
+    except BlockingIOError:
+        return
