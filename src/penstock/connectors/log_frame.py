@@ -86,7 +86,7 @@ class Header(NamedTuple):
 
     @property
     def next_offset(self) -> int:
-        return self.base_offset + self.count + (1 if self.flags & MARK else 0)
+        return self.base_offset + self.records + (1 if self.flags & MARK else 0)
 
     @property
     def fence(self) -> Fence | None:
