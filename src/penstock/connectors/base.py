@@ -38,9 +38,12 @@ class Url:
             )
         parts = urlsplit("x:" + rest)
         path = rest.split("?", 1)[0]
-        pairs = parse_qsl(
-            parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)
-        )
+        try:
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        except ValueError:
+            raise ConnectorError(
+                "PS-CONF-002", "the options of a URL are wrong", expected="?name=value&name=value", got=text
+            ) from None
         return cls(scheme.lower(), path, dict(pairs))
 
     def __str__(self) -> str:
@@ -122,13 +125,18 @@ class Source(Protocol):
     ) -> Batch | None:
         """Records from `offset` on, below `to` if given; None when there is none yet.
 
-        Reads at least one record where there is one, even if it is larger than `max_bytes`.
+        Reads at least one record where there is one, even if it is larger than `max_bytes`. A batch may have no rows
+        and still move `next_offset` on (marks, blank lines).
         Raises ConnectorError PS-CONN-005 when `offset` is no longer held, PS-CONN-004 when the data is damaged.
         """
         ...
 
     def wait(self, timeout_s: float) -> None:
         """Return when new records may be there, at the latest after `timeout_s`."""
+        ...
+
+    def finish(self) -> None:
+        """Nobody writes any more (end of stream, `--once`): what waits for its end, as a last line does, is whole."""
         ...
 
     def close(self) -> None: ...

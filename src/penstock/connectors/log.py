@@ -28,22 +28,18 @@ from penstock.errors import ConnectorError
 
 __all__ = ["LogSource", "LogTopic", "LogVersions", "LogWriter", "partition_for"]
 
-OPTIONS = ("start", "format")
-
 
 class LogSource:
     """Reads a topic. Batches skip the marks of reference versions: a batch may have no rows and still move on."""
 
+    OPTIONS = ("format", "start")
+
     def __init__(self, topic: LogTopic, *, start: str = "earliest") -> None:
         self._topic = topic
         self._start = start
-        self._readers = [
-            PartitionReader(topic, number) for number in range(topic.partitions)
-        ]
+        self._readers = [PartitionReader(topic, number) for number in range(topic.partitions)]
         self._places: dict[int, tuple[int, Position]] = {}
-        self._watch = FolderWatch(
-            [topic.folder(number) for number in range(topic.partitions)]
-        )
+        self._watch = FolderWatch([topic.folder(number) for number in range(topic.partitions)])
         if start not in ("earliest", "latest"):
             _microseconds(start)
 
@@ -82,11 +78,7 @@ class LogSource:
             return None
         reader = self._readers[partition]
         cached = self._places.get(partition)
-        place = (
-            cached[1]
-            if cached is not None and cached[0] == offset
-            else reader.seek(offset)
-        )
+        place = cached[1] if cached is not None and cached[0] == offset else reader.seek(offset)
         collected = _Collector(offset, max_rows, max_bytes, to)
         last = place
         for frame in reader.frames(place):
@@ -102,6 +94,9 @@ class LogSource:
     def wait(self, timeout_s: float) -> None:
         self._watch.wait(timeout_s)
 
+    def finish(self) -> None:
+        """Nothing is held back: only whole frames are records."""
+
     def close(self) -> None:
         self._watch.close()
         for reader in self._readers:
@@ -111,9 +106,7 @@ class LogSource:
 class _Collector:
     """Gathers frames up to the limits; frames too small to be a chunk of their own are copied together."""
 
-    def __init__(
-        self, offset: int, max_rows: int, max_bytes: int, to: int | None
-    ) -> None:
+    def __init__(self, offset: int, max_rows: int, max_bytes: int, to: int | None) -> None:
         self.next_offset = offset
         self._rows_left = max(max_rows, 1)
         self._bytes_left = max(max_bytes, 1)
@@ -127,27 +120,17 @@ class _Collector:
     def add(self, frame: Frame) -> bool:
         """Take what fits of a frame; whether the next frame may follow."""
         header = frame.header
-        end = (
-            header.next_offset
-            if self._to is None
-            else min(header.next_offset, self._to)
-        )
+        end = header.next_offset if self._to is None else min(header.next_offset, self._to)
         first = self.next_offset - header.base_offset
         wanted = min(end - self.next_offset, self._rows_left)
         if header.records == 0:
             self.next_offset = max(self.next_offset, end)
             return end == header.next_offset
         values, keys = arrays_of_body(header, frame.body)
-        taken = _fitting(
-            values, first, wanted, self._bytes_left, at_least=0 if self._rows else 1
-        )
+        taken = _fitting(values, first, wanted, self._bytes_left, at_least=0 if self._rows else 1)
         if taken > 0:
             self._take(header.base_offset, frame, values, keys, first, taken)
-        return (
-            self._rows_left > 0
-            and self._bytes_left > 0
-            and self.next_offset == header.next_offset
-        )
+        return self._rows_left > 0 and self._bytes_left > 0 and self.next_offset == header.next_offset
 
     def batch(self, partition: int) -> RawBatch:
         """All that was gathered."""
@@ -155,10 +138,7 @@ class _Collector:
         keys = None
         if self._has_keys:
             keys = pa.chunked_array(
-                [
-                    k if k is not None else pa.nulls(len(v), pa.binary())
-                    for v, k, _, _ in self._chunks
-                ],
+                [k if k is not None else pa.nulls(len(v), pa.binary()) for v, k, _, _ in self._chunks],
                 pa.binary(),
             )
         return RawBatch(
@@ -182,9 +162,7 @@ class _Collector:
         values = values.slice(first, taken)
         keys = keys.slice(first, taken) if keys is not None else None
         self._has_keys |= keys is not None
-        offsets = pa.array(
-            np.arange(base + first, base + first + taken, dtype=np.int64)
-        )
+        offsets = pa.array(np.arange(base + first, base + first + taken, dtype=np.int64))
         piece = (values, keys, offsets, frame_times(frame.header, taken))
         if taken >= SMALL_FRAME_RECORDS:
             self._merge_small()
@@ -206,15 +184,8 @@ class _Collector:
             return
         keys = None
         if any(piece[1] is not None for piece in small):
-            keys = pa.concat_arrays(
-                [
-                    k if k is not None else pa.nulls(len(v), pa.binary())
-                    for v, k, _, _ in small
-                ]
-            )
-        values, offsets, times = (
-            pa.concat_arrays([piece[i] for piece in small]) for i in (0, 2, 3)
-        )
+            keys = pa.concat_arrays([k if k is not None else pa.nulls(len(v), pa.binary()) for v, k, _, _ in small])
+        values, offsets, times = (pa.concat_arrays([piece[i] for piece in small]) for i in (0, 2, 3))
         self._chunks.append((values, keys, offsets, times))
 
 
@@ -224,6 +195,8 @@ class LogVersions:
     With several partitions, the n-th version is complete when each of them has its n-th mark; that needs every mark
     to be held still, so such a topic must not lose records to retention.
     """
+
+    OPTIONS = ("format",)
 
     def __init__(self, topic: LogTopic) -> None:
         self._topic = topic
@@ -239,9 +212,7 @@ class LogVersions:
         count = min(len(found) for found in marks)
         if count == 0:
             return None
-        if len(marks) > 1 and any(
-            self._source.earliest(number) > 0 for number in self._source.partitions()
-        ):
+        if len(marks) > 1 and any(self._source.earliest(number) > 0 for number in self._source.partitions()):
             raise ConnectorError(
                 "PS-CONN-002",
                 f"the versions in {self._topic.path} can no longer be counted",
@@ -254,8 +225,7 @@ class LogVersions:
         if name == previous:
             return None
         starts = [
-            found[count - 2] + 1 if count > 1 else self._source.earliest(number)
-            for number, found in enumerate(marks)
+            found[count - 2] + 1 if count > 1 else self._source.earliest(number) for number, found in enumerate(marks)
         ]
         batches = [
             batch
@@ -274,11 +244,7 @@ class LogVersions:
         reader = PartitionReader(self._topic, partition)
         try:
             place = reader.seek(reader.earliest())
-            return [
-                frame.header.base_offset
-                for frame in reader.frames(place)
-                if frame.header.is_mark
-            ]
+            return [frame.header.base_offset for frame in reader.frames(place) if frame.header.is_mark]
         finally:
             reader.close()
 
@@ -296,26 +262,18 @@ class LogVersions:
             yield batch
 
 
-def _fitting(
-    values: pa.BinaryArray, first: int, wanted: int, max_bytes: int, *, at_least: int
-) -> int:
+def _fitting(values: pa.BinaryArray, first: int, wanted: int, max_bytes: int, *, at_least: int) -> int:
     """How many of the wanted values from `first` on stay within `max_bytes`."""
     if wanted <= 0:
         return 0
-    ends = np.frombuffer(
-        values.buffers()[1], np.int32, wanted + 1, (values.offset + first) * 4
-    )
+    ends = np.frombuffer(values.buffers()[1], np.int32, wanted + 1, (values.offset + first) * 4)
     if int(ends[-1]) - int(ends[0]) <= max_bytes:
         return wanted
-    return max(
-        at_least, int(np.searchsorted(ends, int(ends[0]) + max_bytes, side="right")) - 1
-    )
+    return max(at_least, int(np.searchsorted(ends, int(ends[0]) + max_bytes, side="right")) - 1)
 
 
 def _bytes_of(values: pa.BinaryArray) -> int:
-    ends = np.frombuffer(
-        values.buffers()[1], np.int32, len(values) + 1, values.offset * 4
-    )
+    ends = np.frombuffer(values.buffers()[1], np.int32, len(values) + 1, values.offset * 4)
     return int(ends[-1]) - int(ends[0])
 
 

@@ -93,9 +93,7 @@ class Header(NamedTuple):
         if not self.flags & FENCE:
             return None
         last = bool(self.flags & PART_END)
-        return Fence(
-            self.fence_id, self.epoch, self.seq_from, self.seq_to, self.parts, last
-        )
+        return Fence(self.fence_id, self.epoch, self.seq_from, self.seq_to, self.parts, last)
 
 
 @dataclass(frozen=True)
@@ -165,9 +163,7 @@ def unpack_header(data: bytes, position: int = 0) -> Header | None:
     return Header(fields[2], fields[3], *fields[5:])
 
 
-def body_of_list(
-    values: Sequence[bytes | None], keys: Sequence[bytes | None] | None
-) -> Body:
+def body_of_list(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None) -> Body:
     """The body for a few records; cheap for small batches."""
     flags, parts, values_bytes = 0, [], 0
     keys_bytes = 0
@@ -181,9 +177,7 @@ def body_of_list(
         keys_bytes = size
         flags |= KEYS | (KEY_NULLS if nulls else 0)
     whole = b"".join(parts)
-    return Body(
-        whole, google_crc32c.value(whole), len(values), values_bytes, keys_bytes, flags
-    )
+    return Body(whole, google_crc32c.value(whole), len(values), values_bytes, keys_bytes, flags)
 
 
 def body_of_arrays(values: pa.BinaryArray, keys: pa.BinaryArray | None) -> Body:
@@ -197,9 +191,7 @@ def body_of_arrays(values: pa.BinaryArray, keys: pa.BinaryArray | None) -> Body:
         data += key_data
         flags |= KEYS | (KEY_NULLS if key_nulls else 0)
     whole = b"".join(data)
-    return Body(
-        whole, google_crc32c.value(whole), len(values), values_bytes, keys_bytes, flags
-    )
+    return Body(whole, google_crc32c.value(whole), len(values), values_bytes, keys_bytes, flags)
 
 
 def body_is_right(header: Header, body: pa.Buffer) -> bool:
@@ -207,13 +199,9 @@ def body_is_right(header: Header, body: pa.Buffer) -> bool:
     return bool(google_crc32c.value(body) == header.body_crc)
 
 
-def arrays_of_body(
-    header: Header, body: pa.Buffer
-) -> tuple[pa.BinaryArray, pa.BinaryArray | None]:
+def arrays_of_body(header: Header, body: pa.Buffer) -> tuple[pa.BinaryArray, pa.BinaryArray | None]:
     """The records as Arrow arrays over the body's own bytes."""
-    values, position = _array_at(
-        body, 0, header.records, header.values_bytes, bool(header.flags & VALUE_NULLS)
-    )
+    values, position = _array_at(body, 0, header.records, header.values_bytes, bool(header.flags & VALUE_NULLS))
     if not header.flags & KEYS:
         return values, None
     keys, _ = _array_at(
@@ -238,15 +226,11 @@ def _column_of_list(values: Sequence[bytes | None]) -> tuple[bytes, bool, int]:
     except TypeError:
         present = [value or b"" for value in values]
         whole = b"".join(present)
-        bits = np.fromiter(
-            (value is not None for value in values), np.bool_, len(values)
-        )
+        bits = np.fromiter((value is not None for value in values), np.bool_, len(values))
         bitmap = np.packbits(bits, bitorder="little").tobytes()
     ends = list(accumulate(map(len, present), initial=0))
     offsets = struct.pack(f"<{len(ends)}i", *ends)
-    data = b"".join(
-        (offsets, bytes(_pad(len(offsets))), whole, bytes(_pad(len(whole))))
-    )
+    data = b"".join((offsets, bytes(_pad(len(offsets))), whole, bytes(_pad(len(whole)))))
     return data + bitmap + bytes(_pad(len(bitmap))), bool(bitmap), len(whole)
 
 
@@ -255,11 +239,7 @@ def _column_of_array(
 ) -> tuple[list[bytes | memoryview], bool, int]:
     buffers = array.buffers()
     count = len(array)
-    raw = (
-        np.frombuffer(buffers[1], np.int32, count + 1, array.offset * 4)
-        if count
-        else np.zeros(1, np.int32)
-    )
+    raw = np.frombuffer(buffers[1], np.int32, count + 1, array.offset * 4) if count else np.zeros(1, np.int32)
     first, last = int(raw[0]), int(raw[-1])
     offsets = (raw - raw[0]).tobytes()
     values = memoryview(buffers[2])[first:last] if buffers[2] is not None else b""
@@ -276,9 +256,7 @@ def _column_of_array(
     return [*data, bitmap, bytes(_pad(len(bitmap)))], True, last - first
 
 
-def _array_at(
-    body: pa.Buffer, position: int, count: int, data_bytes: int, nulls: bool
-) -> tuple[pa.BinaryArray, int]:
+def _array_at(body: pa.Buffer, position: int, count: int, data_bytes: int, nulls: bool) -> tuple[pa.BinaryArray, int]:
     offset_bytes = (count + 1) * 4
     offsets = body.slice(position, offset_bytes)
     position += offset_bytes + _pad(offset_bytes)
@@ -289,7 +267,5 @@ def _array_at(
         bitmap_bytes = (count + 7) // 8
         validity = body.slice(position, bitmap_bytes)
         position += bitmap_bytes + _pad(bitmap_bytes)
-    array = pa.Array.from_buffers(
-        pa.binary(), count, [validity, offsets, data], -1 if nulls else 0
-    )
+    array = pa.Array.from_buffers(pa.binary(), count, [validity, offsets, data], -1 if nulls else 0)
     return array, position

@@ -78,11 +78,7 @@ class PartitionReader:
         segment = self._segments()[-1]
         place = self._open(segment)
         synced = read_synced(self.folder)
-        if (
-            synced is not None
-            and synced.base == segment.base
-            and synced.position > place.position
-        ):
+        if synced is not None and synced.base == segment.base and synced.position > place.position:
             place = synced
         if self._index[-1].position > place.position:
             place = self._index[-1]
@@ -98,9 +94,7 @@ class PartitionReader:
         """
         segments = self._segments()
         if offset < segments[0].base:
-            raise self._out_of_range(
-                offset, f"at least {segments[0].base} (the earliest offset still held)"
-            )
+            raise self._out_of_range(offset, f"at least {segments[0].base} (the earliest offset still held)")
         segment = next(s for s in reversed(segments) if s.base <= offset)
         place = self._open(segment)
         synced = read_synced(self.folder)
@@ -131,10 +125,7 @@ class PartitionReader:
                 break
         assert place is not None
         for position, header in self._headers(place):
-            if (
-                header.append_us >= append_us
-                and header.next_offset > header.base_offset
-            ):
+            if header.append_us >= append_us and header.next_offset > header.base_offset:
                 return header.base_offset
             place = after(header, position, place.base)
         return place.offset
@@ -156,9 +147,7 @@ class PartitionReader:
             if place.offset == place.base or not following.exists():
                 return
             self._open(Segment(following, place.offset))
-            place = Position(
-                place.offset, SEGMENT_HEADER_BYTES, place.offset, place.last_us
-            )
+            place = Position(place.offset, SEGMENT_HEADER_BYTES, place.offset, place.last_us)
 
     def check_tail(self, place: Position) -> tuple[Position, int]:
         """Where the right frames of the newest segment end, from `place` in it on, and how long its file is.
@@ -198,11 +187,7 @@ class PartitionReader:
         size = os.fstat(self._descriptor).st_size
         while True:
             if position - block_start + HEADER_BYTES > len(block):
-                wanted = (
-                    BLOCK_BYTES
-                    if block and position - block_start <= len(block)
-                    else 64 << 10
-                )
+                wanted = BLOCK_BYTES if block and position - block_start <= len(block) else 64 << 10
                 block, block_start = (
                     os.pread(self._descriptor, wanted, position),
                     position,
@@ -220,9 +205,7 @@ class PartitionReader:
             position += header.frame_bytes
             offset = header.next_offset
 
-    def _judge(
-        self, position: int, size: int, offset: int, header: Header | None
-    ) -> None:
+    def _judge(self, position: int, size: int, offset: int, header: Header | None) -> None:
         """A tail that is not there yet is fine; anything wrong before right or durable data is damage."""
         assert self._segment is not None
         if position >= size:
@@ -236,9 +219,7 @@ class PartitionReader:
         again = unpack_header(os.pread(self._descriptor, HEADER_BYTES, position))
         if again is None or again.base_offset != offset:
             got = "other bytes" if header is None else f"offset {header.base_offset}"
-            raise damaged(
-                self._segment.path, position, f"the frame of offset {offset}", got
-            )
+            raise damaged(self._segment.path, position, f"the frame of offset {offset}", got)
 
     def _known_durable(self, end: int) -> bool:
         """Whether the bytes of the open segment below `end` are known to have been synced."""
@@ -260,12 +241,8 @@ class PartitionReader:
         if self._known_durable(end) or os.fstat(self._descriptor).st_size > end:
             body = self._read_body(position, header)
             if not body_is_right(header, body):
-                expected = (
-                    f"records that match their checksum (offset {header.base_offset})"
-                )
-                raise damaged(
-                    self._segment.path, position, expected, "another checksum"
-                )
+                expected = f"records that match their checksum (offset {header.base_offset})"
+                raise damaged(self._segment.path, position, expected, "another checksum")
             return body
         return None
 
@@ -276,9 +253,7 @@ class PartitionReader:
         page = start - start % mmap.ALLOCATIONGRANULARITY
         length = start - page + header.body_bytes
         flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
-        mapped = mmap.mmap(
-            self._descriptor, length, flags=flags, prot=mmap.PROT_READ, offset=page
-        )
+        mapped = mmap.mmap(self._descriptor, length, flags=flags, prot=mmap.PROT_READ, offset=page)
         return pa.py_buffer(mapped).slice(start - page, header.body_bytes)
 
     def _settle(self, place: Position) -> None:
@@ -294,9 +269,7 @@ class PartitionReader:
         end = os.fstat(self._descriptor).st_size
         files.sync(self._descriptor, self._segment.path)
         self._durable = (place.base, end)
-        with contextlib.suppress(
-            PermissionError
-        ):  # a reader without write access only cannot tell the others
+        with contextlib.suppress(PermissionError):  # a reader without write access only cannot tell the others
             write_synced(self.folder, place)
 
     def _open(self, segment: Segment) -> Position:
@@ -305,22 +278,13 @@ class PartitionReader:
             try:
                 self._descriptor = os.open(segment.path, os.O_RDONLY)
             except FileNotFoundError:
-                raise self._out_of_range(
-                    segment.base, "an offset that is still held"
-                ) from None
+                raise self._out_of_range(segment.base, "an offset that is still held") from None
             self._segment = segment
-            self._index = [
-                segment_start(
-                    segment, os.pread(self._descriptor, SEGMENT_HEADER_BYTES, 0)
-                )
-            ]
+            self._index = [segment_start(segment, os.pread(self._descriptor, SEGMENT_HEADER_BYTES, 0))]
         return self._index[0]
 
     def _remember(self, place: Position) -> None:
-        if (
-            place.position - self._index[-1].position >= _INDEX_EVERY_BYTES
-            and place.base == self._index[0].base
-        ):
+        if place.position - self._index[-1].position >= _INDEX_EVERY_BYTES and place.base == self._index[0].base:
             self._index.append(place)
 
     def _segments(self) -> list[Segment]:
@@ -341,9 +305,7 @@ class PartitionReader:
 
 def after(header: Header, position: int, base: int) -> Position:
     """The place behind a frame."""
-    return Position(
-        base, position + header.frame_bytes, header.next_offset, header.append_us
-    )
+    return Position(base, position + header.frame_bytes, header.next_offset, header.append_us)
 
 
 def frame_times(header: Header, rows: int) -> pa.Array:

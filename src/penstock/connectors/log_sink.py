@@ -8,6 +8,9 @@ says how many partitions an epoch touches, so that a half delivered epoch is kno
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,33 +25,22 @@ from penstock.errors import ConnectorError
 from penstock.formats.encode import encode
 from penstock.storage import failpoints
 
-OPTIONS = ("format", "partitions", "retention", "retention_bytes", "segment_bytes")
-
-BEFORE_DELIVER = failpoints.register(
-    "log.deliver", "an epoch is about to be written to a log topic"
-)
-PART_DELIVERED = failpoints.register(
-    "log.delivered_part", "an epoch is in one partition of a log topic, not synced"
-)
-AFTER_DELIVER = failpoints.register(
-    "log.delivered", "an epoch is in a log topic durably, not yet acknowledged"
-)
+BEFORE_DELIVER = failpoints.register("log.deliver", "an epoch is about to be written to a log topic")
+PART_DELIVERED = failpoints.register("log.delivered_part", "an epoch is in one partition of a log topic, not synced")
+AFTER_DELIVER = failpoints.register("log.delivered", "an epoch is in a log topic durably, not yet acknowledged")
 
 
 class LogSink:
     """Writes changes to a topic, each epoch once in each partition."""
 
+    OPTIONS = ("format", "partitions", "retention", "retention_bytes", "segment_bytes")
     guarantee = Guarantee.IDEMPOTENT
 
-    def __init__(
-        self, topic: LogTopic, context: SinkContext, *, format: str = "changelog"
-    ) -> None:
+    def __init__(self, topic: LogTopic, context: SinkContext, *, format: str = "changelog") -> None:
         self._topic = topic
         self._context = context
         self._format = format
-        self._id = hashlib.sha256(
-            f"{context.state_id}/{context.sink}".encode()
-        ).digest()[:16]
+        self._id = hashlib.sha256(f"{context.state_id}/{context.sink}".encode()).digest()[:16]
         self._writer = LogWriter(topic, fsync="none")
         self._done: dict[int, Fence] = {}
         for partition in range(topic.partitions):
@@ -60,21 +52,11 @@ class LogSink:
     @classmethod
     def open(cls, url: Url, context: SinkContext) -> LogSink:
         """The sink for `log:FOLDER`; the topic is created if there is none."""
-        options = url.options
-        if LogTopic.exists(url.path) and "partitions" not in options:
+        if LogTopic.exists(url.path) and "partitions" not in url.options:
             topic = LogTopic.open(url.path)
         else:
-            topic = LogTopic.create(
-                url.path,
-                _number(options, "partitions") or 1,
-                retention=parse_duration(options["retention"])
-                if "retention" in options
-                else None,
-                retention_bytes=_number(options, "retention_bytes"),
-                segment_bytes=_number(options, "segment_bytes")
-                or DEFAULT_SEGMENT_BYTES,
-            )
-        return cls(topic, context, format=options.get("format", "changelog"))
+            topic = topic_settings(url).create(Path(url.path), number_option(url, "partitions") or 1)
+        return cls(topic, context, format=url.options.get("format", "changelog"))
 
     def delivered(self) -> int:
         if not self._done:
@@ -89,13 +71,9 @@ class LogSink:
             return
         failpoints.hit(BEFORE_DELIVER)
         encoded = encode(changes, self._format, self._context.key)
-        shares = _by_partition(
-            encoded.keys, len(encoded.values), self._topic.partitions
-        )
+        shares = _by_partition(encoded.keys, len(encoded.values), self._topic.partitions)
         for partition, rows in shares.items():
-            self._deliver_part(
-                epoch, partition, len(shares), encoded.values, encoded.keys, rows
-            )
+            self._deliver_part(epoch, partition, len(shares), encoded.values, encoded.keys, rows)
             failpoints.hit(PART_DELIVERED)
         self._writer.flush()
         failpoints.hit(AFTER_DELIVER)
@@ -133,9 +111,7 @@ class LogSink:
         self._done[partition] = fence
 
 
-def _by_partition(
-    keys: pa.BinaryArray | None, rows: int, partitions: int
-) -> dict[int, pa.Int64Array | None]:
+def _by_partition(keys: pa.BinaryArray | None, rows: int, partitions: int) -> dict[int, pa.Int64Array | None]:
     """Which rows go where, as indices; None: all. Without a key everything goes to partition 0, in order."""
     if not rows:
         return {}
@@ -152,19 +128,44 @@ def _by_partition(
     else:
         indices = dictionary.indices.to_numpy()
     chosen = target[indices]
-    return {
-        int(number): pa.array(np.flatnonzero(chosen == number))
-        for number in np.unique(chosen)
-    }
+    return {int(number): pa.array(np.flatnonzero(chosen == number)) for number in np.unique(chosen)}
 
 
-def _number(options: dict[str, str], name: str) -> int | None:
-    text = options.get(name)
-    if text is not None and not text.isdecimal():
-        raise ConnectorError(
-            "PS-CONN-008",
-            f"the option {name} is wrong",
-            expected="a whole number",
-            got=text,
+@dataclass(frozen=True)
+class TopicOptions:
+    """What a URL says of a topic that is yet to be created."""
+
+    retention: timedelta | None
+    retention_bytes: int | None
+    segment_bytes: int
+
+    def create(self, path: Path, partitions: int) -> LogTopic:
+        """Make the topic, or open it if it is there."""
+        return LogTopic.create(
+            path,
+            partitions,
+            retention=self.retention,
+            retention_bytes=self.retention_bytes,
+            segment_bytes=self.segment_bytes,
         )
+
+
+def topic_settings(url: Url) -> TopicOptions:
+    """Retention and segment size from a URL. Raises ConnectorError PS-CONN-008 if they are wrong."""
+    retention = url.options.get("retention")
+    try:
+        duration = parse_duration(retention) if retention is not None else None
+    except ValueError as problem:
+        raise ConnectorError(
+            "PS-CONN-008", "the option retention is wrong", expected="a duration such as 7d", got=str(problem)
+        ) from None
+    segment_bytes = number_option(url, "segment_bytes") or DEFAULT_SEGMENT_BYTES
+    return TopicOptions(duration, number_option(url, "retention_bytes"), segment_bytes)
+
+
+def number_option(url: Url, name: str) -> int | None:
+    """A whole number among the options, None if it is not given. Raises ConnectorError PS-CONN-008."""
+    text = url.options.get(name)
+    if text is not None and not text.isdecimal():
+        raise ConnectorError("PS-CONN-008", f"the option {name} is wrong", expected="a whole number", got=text)
     return int(text) if text is not None else None

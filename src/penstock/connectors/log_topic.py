@@ -34,12 +34,8 @@ SEGMENT_HEADER_BYTES = 64
 DEFAULT_SEGMENT_BYTES = 256 << 20
 _SYNCED = struct.Struct("<qqqqI")
 
-BEFORE_ROLL = failpoints.register(
-    "log.roll", "a log partition is about to begin a new segment"
-)
-BEFORE_DROP = failpoints.register(
-    "log.drop", "a log segment is about to be deleted by retention or clearing"
-)
+BEFORE_ROLL = failpoints.register("log.roll", "a log partition is about to begin a new segment")
+BEFORE_DROP = failpoints.register("log.drop", "a log segment is about to be deleted by retention or clearing")
 
 
 @dataclass(frozen=True)
@@ -83,29 +79,19 @@ def segment_path(folder: Path, base: int) -> Path:
 
 def list_segments(folder: Path) -> list[Segment]:
     """The segments of a partition in offset order."""
-    found = [
-        Segment(folder / name, int(name[:-4]))
-        for name in os.listdir(folder)
-        if name.endswith(".log")
-    ]
+    found = [Segment(folder / name, int(name[:-4])) for name in os.listdir(folder) if name.endswith(".log")]
     return sorted(
         (segment for segment in found if not files.is_temporary(segment.path)),
         key=lambda s: s.base,
     )
 
 
-def create_segment(
-    folder: Path, base: int, last_us: int, carried: bytes = b""
-) -> Segment:
+def create_segment(folder: Path, base: int, last_us: int, carried: bytes = b"") -> Segment:
     """A segment without records, durable under its name. carried: frames that hold the fences so far."""
-    head = SEGMENT_HEADER.pack(
-        SEGMENT_MAGIC, FORMAT_VERSION, 0, 0, base, last_us, time.time_ns() // 1_000
-    )
+    head = SEGMENT_HEADER.pack(SEGMENT_MAGIC, FORMAT_VERSION, 0, 0, base, last_us, time.time_ns() // 1_000)
     head = head.ljust(SEGMENT_HEADER_BYTES - 4, b"\0")
     path = segment_path(folder, base)
-    files.write_atomic(
-        path, head + google_crc32c.value(head).to_bytes(4, "little") + carried
-    )
+    files.write_atomic(path, head + google_crc32c.value(head).to_bytes(4, "little") + carried)
     return Segment(path, base)
 
 
@@ -124,9 +110,7 @@ def segment_start(segment: Segment, head: bytes) -> Position:
                 f"version {fields[1]}",
             )
         if right and fields[4] == segment.base:
-            return Position(
-                segment.base, SEGMENT_HEADER_BYTES, segment.base, int(fields[5])
-            )
+            return Position(segment.base, SEGMENT_HEADER_BYTES, segment.base, int(fields[5]))
     raise damaged(segment.path, 0, "the header of a log segment", f"{head[:8]!r}")
 
 
@@ -164,18 +148,14 @@ def damaged(path: Path, position: int, expected: str, got: str) -> ConnectorErro
     )
 
 
-def find_header_after(
-    descriptor: int, position: int, end: int, offset: int
-) -> int | None:
+def find_header_after(descriptor: int, position: int, end: int, offset: int) -> int | None:
     """The byte of the next right frame header in [position, end) that holds `offset` or later; None if none is."""
     step = 4 << 20
     while position < end:
         block = os.pread(descriptor, min(step, end - position) + HEADER_BYTES, position)
         found = block.find(b"PSF1")
         while found >= 0:
-            header = (
-                unpack_header(block, found) if (position + found) % 8 == 0 else None
-            )
+            header = unpack_header(block, found) if (position + found) % 8 == 0 else None
             if header is not None and header.base_offset >= offset:
                 return position + found
             found = block.find(b"PSF1", found + 1)
@@ -236,12 +216,8 @@ class LogTopic:
                 expected="1 to 4096 partitions and segments of at least 4096 bytes",
                 got=f"{partitions} partitions, {segment_bytes} bytes",
             )
-        retention_us = (
-            None if retention is None else round(retention.total_seconds() * 1_000_000)
-        )
-        settings = TopicSettings(
-            partitions, segment_bytes, retention_us, retention_bytes
-        )
+        retention_us = None if retention is None else round(retention.total_seconds() * 1_000_000)
+        settings = TopicSettings(partitions, segment_bytes, retention_us, retention_bytes)
         try:
             if not cls.exists(path):
                 _make_topic(path, settings)
@@ -278,14 +254,10 @@ class LogTopic:
                 hint=f"penstock topics create log:{path}",
             ) from None
         except (OSError, ValueError) as problem:
-            raise damaged(
-                path / "topic.json", 0, "the settings of a topic", str(problem)
-            ) from problem
+            raise damaged(path / "topic.json", 0, "the settings of a topic", str(problem)) from problem
         if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
             got = f"{content.get('format')} {content.get('version')}"
-            raise damaged(
-                path / "topic.json", 0, f"{FORMAT} version {FORMAT_VERSION}", got
-            )
+            raise damaged(path / "topic.json", 0, f"{FORMAT} version {FORMAT_VERSION}", got)
         return cls(path, TopicSettings(**content["settings"]))
 
     def clear(self) -> None:

@@ -45,29 +45,17 @@ from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
 from penstock.storage.files import AppendFile
 
-BEFORE_APPEND = failpoints.register(
-    "log.append", "a frame is about to be written to a log segment"
-)
-TORN_APPEND = failpoints.register(
-    "log.torn", "half of a frame has been written to a log segment"
-)
-AFTER_APPEND = failpoints.register(
-    "log.appended", "a frame is written to a log segment, not synced"
-)
+BEFORE_APPEND = failpoints.register("log.append", "a frame is about to be written to a log segment")
+TORN_APPEND = failpoints.register("log.torn", "half of a frame has been written to a log segment")
+AFTER_APPEND = failpoints.register("log.appended", "a frame is written to a log segment, not synced")
 BEFORE_SYNC = failpoints.register("log.sync", "a log segment is about to be synced")
-AFTER_SYNC = failpoints.register(
-    "log.synced", "a log segment is synced, its mark is not written"
-)
-BEFORE_CUT = failpoints.register(
-    "log.cut", "a torn tail is about to be cut from a log segment"
-)
+AFTER_SYNC = failpoints.register("log.synced", "a log segment is synced, its mark is not written")
+BEFORE_CUT = failpoints.register("log.cut", "a torn tail is about to be cut from a log segment")
 
 MAX_BUFFERS = 1_000
 _LIST_RECORDS = 1_000
 
-Values: TypeAlias = (
-    Sequence[bytes | None] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
-)
+Values: TypeAlias = Sequence[bytes | None] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
 
 
 @dataclass
@@ -110,9 +98,7 @@ class LogWriter:
         self._dirty = threading.Event()
         self._thread: threading.Thread | None = None
         if self._interval_s is not None:
-            self._thread = threading.Thread(
-                target=self._sync_often, name="penstock-log-sync", daemon=True
-            )
+            self._thread = threading.Thread(target=self._sync_often, name="penstock-log-sync", daemon=True)
             self._thread.start()
 
     def __enter__(self) -> Self:
@@ -163,9 +149,7 @@ class LogWriter:
     def durable_offset(self, partition: int) -> int:
         """All records of this writer below that offset are durable."""
         with self._mutex:
-            return (
-                self._open[partition].durable_offset if partition in self._open else 0
-            )
+            return self._open[partition].durable_offset if partition in self._open else 0
 
     def fences(self, partition: int) -> dict[bytes, Fence]:
         """The newest fence of every sink that has delivered to the partition, by fence id."""
@@ -214,9 +198,7 @@ class LogWriter:
         except OSError as problem:
             raise _unwritable(self.topic.folder(partition), problem) from problem
 
-    def _append(
-        self, partition: int, bodies: list[Body], flags: int, fence: Fence | None
-    ) -> int:
+    def _append(self, partition: int, bodies: list[Body], flags: int, fence: Fence | None) -> int:
         with self._at_end(partition) as state:
             if state.place.position >= self.topic.settings.segment_bytes:
                 self._roll(partition, state)
@@ -229,9 +211,7 @@ class LogWriter:
                 offset += body.count + (1 if flags & MARK else 0)
             if buffers:
                 length = self._write(state, buffers)
-                state.place = Position(
-                    state.place.base, state.place.position + length, offset, now_us
-                )
+                state.place = Position(state.place.base, state.place.position + length, offset, now_us)
             return base
 
     def _write(self, state: _Open, buffers: list[bytes]) -> int:
@@ -280,14 +260,10 @@ class LogWriter:
             for fence in _fences(self.topic, partition, place.base).values()
         ]
         failpoints.hit(log_topic.BEFORE_ROLL)
-        segment = log_topic.create_segment(
-            state.folder, place.offset, place.last_us, b"".join(carried)
-        )
+        segment = log_topic.create_segment(state.folder, place.offset, place.last_us, b"".join(carried))
         state.file.close()
         state.file = AppendFile(segment.path, create=False)
-        state.place = Position(
-            place.offset, state.file.size, place.offset, place.last_us
-        )
+        state.place = Position(place.offset, state.file.size, place.offset, place.last_us)
         state.synced = state.place
         log_topic.write_synced(state.folder, state.place)
         state.durable_offset = state.place.offset
@@ -298,17 +274,9 @@ class LogWriter:
         segments = log_topic.list_segments(state.folder)
         held_bytes = sum(segment.size for segment in segments)
         for segment, following in itertools.pairwise(segments):
-            newest_us = log_topic.segment_start(
-                following, following.path.read_bytes()[:64]
-            ).last_us
-            old = (
-                settings.retention_us is not None
-                and newest_us < time.time_ns() // 1_000 - settings.retention_us
-            )
-            big = (
-                settings.retention_bytes is not None
-                and held_bytes - segment.size >= settings.retention_bytes
-            )
+            newest_us = log_topic.segment_start(following, following.path.read_bytes()[:64]).last_us
+            old = settings.retention_us is not None and newest_us < time.time_ns() // 1_000 - settings.retention_us
+            big = settings.retention_bytes is not None and held_bytes - segment.size >= settings.retention_bytes
             if not (old or big):
                 return
             held_bytes -= segment.size
@@ -385,9 +353,7 @@ def _open_partition(topic: LogTopic, partition: int) -> _Open:
     return _Open(folder, lock, file, place, None, 0)
 
 
-def _open_end(
-    topic: LogTopic, partition: int, known: Position | None
-) -> tuple[AppendFile, Position]:
+def _open_end(topic: LogTopic, partition: int, known: Position | None) -> tuple[AppendFile, Position]:
     """The newest segment opened at its true end; a torn tail is cut. Under the partition's lock."""
     reader = PartitionReader(topic, partition)
     try:
@@ -409,11 +375,7 @@ def _skip_whole_frames(descriptor: int, place: Position, size: int) -> Position:
     """The place behind the frames that other writers have appended; a half one is not passed."""
     while place.position < size:
         header = log_topic.read_header(descriptor, place.position)
-        if (
-            header is None
-            or header.base_offset != place.offset
-            or place.position + header.frame_bytes > size
-        ):
+        if header is None or header.base_offset != place.offset or place.position + header.frame_bytes > size:
             break
         place = after(header, place.position, place.base)
     return place
@@ -438,11 +400,7 @@ def _bodies(values: Values, keys: Values | None) -> Iterator[Body]:
             expected=f"{len(values)} keys",
             got=f"{len(keys)}",
         )
-    if (
-        isinstance(values, list)
-        and len(values) <= _LIST_RECORDS
-        and (keys is None or isinstance(keys, list))
-    ):
+    if isinstance(values, list) and len(values) <= _LIST_RECORDS and (keys is None or isinstance(keys, list)):
         if not values:
             return
         body = body_of_list(values, keys)
@@ -451,27 +409,16 @@ def _bodies(values: Values, keys: Values | None) -> Iterator[Body]:
             return
     names = ["values"] if keys is None else ["values", "keys"]
     columns = [_binary(column) for column in (values, keys) if column is not None]
-    for batch in pa.Table.from_arrays(columns, names).to_batches(
-        max_chunksize=MAX_FRAME_RECORDS
-    ):
-        yield from _split(
-            batch.column(0), batch.column(1) if keys is not None else None
-        )
+    for batch in pa.Table.from_arrays(columns, names).to_batches(max_chunksize=MAX_FRAME_RECORDS):
+        yield from _split(batch.column(0), batch.column(1) if keys is not None else None)
 
 
 def _binary(values: Values) -> pa.ChunkedArray:
     if not isinstance(values, (pa.Array, pa.ChunkedArray)):
-        parts = [
-            values[i : i + MAX_FRAME_RECORDS]
-            for i in range(0, len(values), MAX_FRAME_RECORDS)
-        ]
-        return pa.chunked_array(
-            [pa.array(part, pa.binary()) for part in parts], pa.binary()
-        )
+        parts = [values[i : i + MAX_FRAME_RECORDS] for i in range(0, len(values), MAX_FRAME_RECORDS)]
+        return pa.chunked_array([pa.array(part, pa.binary()) for part in parts], pa.binary())
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
-    return pa.chunked_array(
-        [piece for chunk in chunks for piece in _narrow(chunk)], pa.binary()
-    )
+    return pa.chunked_array([piece for chunk in chunks for piece in _narrow(chunk)], pa.binary())
 
 
 def _narrow(array: pa.Array) -> list[pa.BinaryArray]:
@@ -511,17 +458,13 @@ def _data_bytes(array: pa.BinaryArray) -> int:
     return int(ends[array.offset + len(array)] - ends[array.offset])
 
 
-def _shares(
-    bodies: list[Body], fence: Fence | None
-) -> Iterator[tuple[Body, Fence | None]]:
+def _shares(bodies: list[Body], fence: Fence | None) -> Iterator[tuple[Body, Fence | None]]:
     seq = fence.seq_from if fence else 0
     for number, body in enumerate(bodies, 1):
         last = fence is not None and fence.last and number == len(bodies)
         yield (
             body,
-            Fence(fence.id, fence.epoch, seq, seq + body.count, fence.parts, last)
-            if fence
-            else None,
+            Fence(fence.id, fence.epoch, seq, seq + body.count, fence.parts, last) if fence else None,
         )
         seq += body.count
 
@@ -533,6 +476,5 @@ def _unwritable(path: Path, problem: BaseException) -> ConnectorError:
         expected="space on the disk and the right to write",
         got=str(problem),
         hint="free space or change the rights, then run again: nothing that was acknowledged is lost",
-        retryable=isinstance(problem, OSError)
-        and problem.errno in (errno.ENOSPC, errno.EDQUOT),
+        retryable=isinstance(problem, OSError) and problem.errno in (errno.ENOSPC, errno.EDQUOT),
     )

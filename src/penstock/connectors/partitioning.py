@@ -13,10 +13,7 @@ def murmur2(data: bytes) -> int:
     value = (_SEED ^ length) & _MASK
     whole = length - length % 4
     for position in range(0, whole, 4):
-        k = (
-            int.from_bytes(data[position : position + 4], "little") * _MULTIPLIER
-            & _MASK
-        )
+        k = int.from_bytes(data[position : position + 4], "little") * _MULTIPLIER & _MASK
         k ^= k >> 24
         value = (value * _MULTIPLIER & _MASK) ^ (k * _MULTIPLIER & _MASK)
     if length > whole:

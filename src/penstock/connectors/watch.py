@@ -69,12 +69,7 @@ def _inotify(folders: Sequence[Path]) -> int:
     if descriptor < 0:
         return -1
     for folder in folders:
-        if (
-            library.inotify_add_watch(
-                descriptor, os.fsencode(folder), _MODIFY | _MOVED_TO | _CREATE
-            )
-            < 0
-        ):
+        if library.inotify_add_watch(descriptor, os.fsencode(folder), _MODIFY | _MOVED_TO | _CREATE) < 0:
             os.close(descriptor)
             return -1
     return int(descriptor)

@@ -105,12 +105,8 @@ def _read_environment() -> _Plan | None:
         target, _, action = part.partition("=")
         name, _, count = target.partition("@")
         if action not in ("", "kill", "error") or not count.isdigit() or int(count) < 1:
-            raise ValueError(
-                f"{ARM_VARIABLE}: {part!r} is not NAME@COUNT or NAME@COUNT=error"
-            )
-        armed.setdefault(name, {})[int(count)] = (
-            "error" if action == "error" else "kill"
-        )
+            raise ValueError(f"{ARM_VARIABLE}: {part!r} is not NAME@COUNT or NAME@COUNT=error")
+        armed.setdefault(name, {})[int(count)] = "error" if action == "error" else "kill"
     return _Plan(armed, log)
 
 
@@ -130,7 +126,5 @@ def _act(action: Action, name: str) -> None:
 
 def _kill_group() -> NoReturn:
     os.kill(0, signal.SIGKILL)
-    while (
-        True
-    ):  # the signal may be delivered a moment later: nothing may run in between
+    while True:  # the signal may be delivered a moment later: nothing may run in between
         signal.pause()

@@ -15,15 +15,9 @@ from pathlib import Path
 
 from penstock.storage import failpoints, unsynced
 
-WRITE_TEMPORARY = failpoints.register(
-    "file.write", "a file is about to be written under a temporary name"
-)
-BEFORE_RENAME = failpoints.register(
-    "file.rename", "a synced temporary file is about to take its final name"
-)
-AFTER_RENAME = failpoints.register(
-    "file.renamed", "a file has its final name, its folder is not synced yet"
-)
+WRITE_TEMPORARY = failpoints.register("file.write", "a file is about to be written under a temporary name")
+BEFORE_RENAME = failpoints.register("file.rename", "a synced temporary file is about to take its final name")
+AFTER_RENAME = failpoints.register("file.renamed", "a file has its final name, its folder is not synced yet")
 
 _TEMPORARY_SUFFIX = ".tmp"
 
@@ -115,9 +109,7 @@ class AppendFile:
         existed = path.exists()
         self.descriptor = os.open(path, flags, 0o644)
         if unsynced.tracking():
-            unsynced.opened(
-                path, os.fstat(self.descriptor).st_size, created=not existed
-            )
+            unsynced.opened(path, os.fstat(self.descriptor).st_size, created=not existed)
         if not existed and create:
             sync_folder(path.parent)
 

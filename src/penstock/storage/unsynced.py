@@ -57,9 +57,7 @@ def truncated(path: Path, length: int) -> None:
 def renaming(source: Path, target: Path) -> None:
     """`source` is about to become `target`; until its folder is synced, the old target may come back."""
     with _locked() as folder:
-        _operation(
-            folder, "replace", target, backup=target if target.exists() else None
-        )
+        _operation(folder, "replace", target, backup=target if target.exists() else None)
         _length_record(folder, source).unlink(missing_ok=True)
         _write(
             _length_record(folder, target),
@@ -78,9 +76,7 @@ def pending(folder: Path) -> tuple[Path, ...]:
     """The recorded name changes in `folder`: those that a sync of it, started now, settles."""
     with _locked() as records:
         wanted = str(folder.absolute())
-        return tuple(
-            path for path, change in _operations(records) if change["folder"] == wanted
-        )
+        return tuple(path for path, change in _operations(records) if change["folder"] == wanted)
 
 
 def settled(operations: Iterable[Path]) -> None:
@@ -134,9 +130,7 @@ def _operations(folder: Path) -> list[tuple[Path, dict[str, str]]]:
 
 
 def _length_record(folder: Path, path: Path) -> Path:
-    return folder / (
-        hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32] + ".length"
-    )
+    return folder / (hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:32] + ".length")
 
 
 def _write(path: Path, entry: dict[str, object] | dict[str, str]) -> None:
