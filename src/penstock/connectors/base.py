@@ -30,11 +30,7 @@ class Url:
         scheme, separator, rest = text.partition(":")
         if not separator or not scheme.isidentifier():
             raise ConnectorError(
-                "PS-CONF-002",
-                "a binding is not a URL",
-                expected="scheme:path",
-                got=text,
-                hint="for example log:events",
+                "PS-CONF-002", "a binding is not a URL", expected="scheme:path", got=text, hint="for example log:events"
             )
         parts = urlsplit("x:" + rest)
         path = rest.split("?", 1)[0]
@@ -115,14 +111,7 @@ class Source(Protocol):
         """The offset after the last record that is readable now."""
         ...
 
-    def read(
-        self,
-        partition: int,
-        offset: int,
-        max_rows: int,
-        max_bytes: int,
-        to: int | None = None,
-    ) -> Batch | None:
+    def read(self, partition: int, offset: int, max_rows: int, max_bytes: int, to: int | None = None) -> Batch | None:
         """Records from `offset` on, below `to` if given; None when there is none yet.
 
         Reads at least one record where there is one, even if it is larger than `max_bytes`. A batch may have no rows

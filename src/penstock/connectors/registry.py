@@ -58,28 +58,28 @@ class _Opens(Protocol):
     def open(self, url: Url, context: SinkContext | None = None) -> object: ...
 
 
-def open_source(url: Url) -> Source:
-    """The source behind a URL.
+def open_source(url: Url, name: str) -> Source:
+    """The source behind a URL; name: the source's name in the pipeline, for messages.
 
     Raises ConnectorError: PS-CONN-001 for an unknown scheme, PS-CONN-008 for an unknown or wrong option, and what the
     connector raises when the source is not there.
     """
-    return cast(Source, _connector(url, "source").open(url))
+    return cast(Source, _connector(url, "source", name).open(url))
 
 
-def open_versions(url: Url) -> VersionSource:
+def open_versions(url: Url, name: str) -> VersionSource:
     """The versions of a reference behind a URL. Raises as `open_source`."""
-    return cast(VersionSource, _connector(url, "versions").open(url))
+    return cast(VersionSource, _connector(url, "versions", name).open(url))
 
 
 def open_sink(url: Url, context: SinkContext) -> Sink:
     """The sink behind a URL, for one sink of one pipeline. Raises as `open_source`."""
-    return cast(Sink, _connector(url, "sink").open(url, context))
+    return cast(Sink, _connector(url, "sink", context.sink).open(url, context))
 
 
 def topic_admin(url: Url) -> TopicAdmin:
     """The administration of the topic that a URL names. Raises ConnectorError PS-CONN-001 if it has no topics."""
-    return cast(TopicAdmin, _connector(url, "topics").open(url))
+    return cast(TopicAdmin, _connector(url, "topics", url.path).open(url))
 
 
 def source_format(url: Url) -> str:
@@ -102,7 +102,7 @@ def schemes(role: Role) -> list[str]:
     return sorted({name.partition(".")[0] for name in names if name.endswith(f".{role}")})
 
 
-def _connector(url: Url, role: Role) -> _Opens:
+def _connector(url: Url, role: Role, bound: str) -> _Opens:
     name = f"{url.scheme}.{role}"
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
@@ -113,13 +113,13 @@ def _connector(url: Url, role: Role) -> _Opens:
             hint = "a memory: topic is an object: hand it to the session or run" if url.scheme == "memory" else ""
             raise ConnectorError(
                 "PS-CONN-001",
-                f"no connector can open {url.scheme}: as {_ARTICLES[role]}",
+                f"{bound}: no connector can open {url.scheme}: as {_ARTICLES[role]}",
                 expected=", ".join(f"{scheme}:" for scheme in schemes(role)),
                 got=str(url),
                 hint=hint,
             )
         connector = cast(_Opens, points[0].load())
-    _check_options(url, connector.OPTIONS)
+    _check_options(url, connector.OPTIONS, bound)
     return connector
 
 
@@ -131,12 +131,12 @@ _ARTICLES: dict[Role, str] = {
 }
 
 
-def _check_options(url: Url, allowed: Iterable[str]) -> None:
+def _check_options(url: Url, allowed: Iterable[str], bound: str) -> None:
     for option in url.options:
         if option not in allowed:
             raise ConnectorError(
                 "PS-CONN-008",
-                f"{url.scheme}: has no option {option} here",
+                f"{bound}: {url.scheme}: has no option {option} here",
                 expected=", ".join(sorted(allowed)) or "no options",
                 got=str(url),
             )
