@@ -14,10 +14,16 @@ UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
 _H16 = r"[0-9a-fA-F]{1,4}"
-_IPV6 = (
-    rf"({_H16}:){{7}}{_H16}|({_H16}:){{1,7}}:|({_H16}:){{1,6}}:{_H16}|({_H16}:){{1,5}}(:{_H16}){{1,2}}"
-    rf"|({_H16}:){{1,4}}(:{_H16}){{1,3}}|({_H16}:){{1,3}}(:{_H16}){{1,4}}|({_H16}:){{1,2}}(:{_H16}){{1,5}}"
-    rf"|{_H16}:(:{_H16}){{1,6}}|:((:{_H16}){{1,7}}|:)"
+_IPV6 = "|".join(
+    [
+        rf"({_H16}:){{7}}{_H16}",
+        rf"({_H16}:){{1,7}}:",
+        rf":((:{_H16}){{1,7}}|:)",
+        *(rf"({_H16}:){{{before}}}(:{_H16}){{1,{7 - before}}}" for before in range(1, 7)),
+        rf"({_H16}:){{6}}{_IPV4}",
+        rf"::({_H16}:){{0,5}}{_IPV4}",
+        *(rf"({_H16}:){{{before}}}(:{_H16}){{0,{5 - before}}}:{_IPV4}" for before in range(1, 6)),
+    ]
 )
 UUID_PATTERN = rf"^{UUID}$"
 IP_PATTERN = rf"^({_IPV4}|{_IPV6})$"
@@ -58,7 +64,7 @@ SELECT
         / nullif(count(*) FILTER (WHERE event_type = 'view'), 0) AS click_through_rate,
     max(produce_time) AS max_produce_time
 FROM events
-GROUP BY campaign_id, window_start, window_end
+GROUP BY campaign_id, time_bucket($window, make_timestamp_ns(event_time_ns))
 """
 
 
