@@ -19,9 +19,8 @@ from penstock.connectors.base import Guarantee, SinkContext, Url
 from penstock.connectors.log_frame import Fence
 from penstock.connectors.log_topic import DEFAULT_SEGMENT_BYTES, LogTopic
 from penstock.connectors.log_writer import LogWriter
+from penstock.connectors.options import duration_option, number_option
 from penstock.connectors.partitioning import partition_for
-from penstock.durations import parse_duration
-from penstock.errors import ConnectorError
 from penstock.formats.encode import encode
 from penstock.storage import failpoints
 
@@ -152,20 +151,6 @@ class TopicOptions:
 
 def topic_settings(url: Url) -> TopicOptions:
     """Retention and segment size from a URL. Raises ConnectorError PS-CONN-008 if they are wrong."""
-    retention = url.options.get("retention")
-    try:
-        duration = parse_duration(retention) if retention is not None else None
-    except ValueError as problem:
-        raise ConnectorError(
-            "PS-CONN-008", "the option retention is wrong", expected="a duration such as 7d", got=str(problem)
-        ) from None
+    retention = duration_option(url, "retention")
     segment_bytes = number_option(url, "segment_bytes") or DEFAULT_SEGMENT_BYTES
-    return TopicOptions(duration, number_option(url, "retention_bytes"), segment_bytes)
-
-
-def number_option(url: Url, name: str) -> int | None:
-    """A whole number among the options, None if it is not given. Raises ConnectorError PS-CONN-008."""
-    text = url.options.get(name)
-    if text is not None and not text.isdecimal():
-        raise ConnectorError("PS-CONN-008", f"the option {name} is wrong", expected="a whole number", got=text)
-    return int(text) if text is not None else None
+    return TopicOptions(retention, number_option(url, "retention_bytes"), segment_bytes)
