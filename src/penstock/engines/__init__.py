@@ -1,0 +1,1 @@
+"""What executes epochs: one folder per engine, with the same file names in each."""

@@ -1,0 +1,1 @@
+"""The epoch loop and the in-process session."""

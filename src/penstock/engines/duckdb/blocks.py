@@ -1,0 +1,328 @@
+"""Running one block of an epoch: its delta from its inputs' deltas, and its state.
+
+A delta is a temporary table or a subquery; it has `_ps_w` unless its relation is append-only. A block whose inputs did
+not move runs no statement, except in the first epoch (a query over nothing may have rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import duckdb
+
+from penstock.engines.duckdb.fold import run_step
+from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.times import from_us
+from penstock.plan import final, flat, grouped, multiset, refresh, union
+from penstock.plan.blocks import (
+    HIDDEN,
+    Block,
+    Field,
+    FinalBlock,
+    FlatBlock,
+    GroupedBlock,
+    Node,
+    RefreshBlock,
+    Relation,
+    SourceBlock,
+    StepBlock,
+    UnionBlock,
+    column_list,
+    content_name,
+    quote,
+)
+from penstock.plan.plan import Plan
+from penstock.plan.storage import HIDDEN_FIELDS
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a relation did in this epoch: `sql` is a table or subquery; rows may be unknown (-1) for a subquery."""
+
+    sql: str
+    weighted: bool
+    rows: int = -1
+
+
+@dataclass
+class EpochScope:
+    """What the blocks of one epoch share.
+
+    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
+    emitted: relations whose delta a sink or a person wants as a table.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    plan: Plan
+    epoch: int
+    first: bool
+    flush: bool
+    before: Mapping[str, int | None]
+    after: Mapping[str, int | None]
+    late: frozenset[str]
+    deltas: dict[str, Delta] = field(default_factory=dict)
+    keyed: dict[str, Delta] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
+    forced: set[str] = field(default_factory=set)
+
+    def temporary(self, name: str, sql: str) -> int:
+        """Create (or replace) a temporary table; the number of its rows."""
+        row = self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}").fetchone()
+        return int(row[0]) if row else 0
+
+    def watermark(self, streams: tuple[str, ...], *, after: bool) -> int | None:
+        """The minimum over the streams; None where one has none yet."""
+        marks = [(self.after if after else self.before).get(s) for s in streams]
+        known = [m for m in marks if m is not None]
+        return min(known) if known and len(known) == len(marks) else None
+
+
+def run_block(scope: EpochScope, node: Node) -> None:
+    """Compute the node's delta and move its state. Inputs have been run before."""
+    block: Block = node.block
+    match block:
+        case SourceBlock():
+            return
+        case FlatBlock():
+            _run_flat(scope, node, block)
+        case UnionBlock():
+            _run_union(scope, node, block)
+        case GroupedBlock(strategy="merge"):
+            _run_merge(scope, block)
+        case GroupedBlock():
+            _run_affected(scope, block)
+        case FinalBlock():
+            _run_final(scope, block)
+        case RefreshBlock():
+            _run_refresh(scope, block)
+        case StepBlock():
+            _run_step(scope, node, block)
+        case _:
+            assert_never(block)
+
+
+def _set(scope: EpochScope, relation: Relation, sql: str, rows: int = -1) -> None:
+    if rows != 0:
+        scope.deltas[relation.name] = Delta(sql, not relation.append_only, rows)
+
+
+def _delta_name(relation: Relation) -> str:
+    return f"_ps_d_{relation.name}"
+
+
+def _stored_fields(relation: Relation) -> tuple[Field, ...]:
+    return (*relation.fields, *(HIDDEN_FIELDS if relation.hidden else ()))
+
+
+def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: str) -> None:
+    """Move stored rows by a delta."""
+    fields = _stored_fields(relation)
+    if delta.weighted:
+        scope.connection.execute(multiset.delete_sql(stored, delta.sql, fields))
+    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
+
+
+# -- flat and union ----------------------------------------------------------------------------------------------------
+
+
+def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
+    relation = block.relation
+    late = block.late is not None and block.late.stream in scope.late
+    if len(block.from_) == 1:
+        delta = scope.deltas.get(block.inputs[0])
+        if delta is None:
+            return
+        (sql,) = flat.delta_sql(block, block.inputs[0], delta.sql, delta.weighted, scope.contents, late=late)
+        if node.consumers <= 1 and node.content != "table":
+            _set(scope, relation, f"({sql})")
+            return
+        rows = scope.temporary(_delta_name(relation), sql)
+    else:
+        if relation.name not in scope.started:
+            return
+        # The terms were computed as each input moved (`start_joins`).
+        row = scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}").fetchone()
+        rows = int(row[0]) if row else 0
+    _set(scope, relation, quote(_delta_name(relation)), rows)
+    if node.content == "table" and rows:
+        apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
+
+
+def start_joins(scope: EpochScope, moving: str) -> None:
+    """After `moving` has changed and its content with it: run the terms of every join that reads it."""
+    for node in scope.plan.nodes:
+        block = node.block
+        if not isinstance(block, FlatBlock) or len(block.from_) == 1 or moving not in block.inputs:
+            continue
+        if block.relation.transient and not scope.plan.node(moving).relation.transient:
+            continue
+        add_terms(scope, block, moving)
+
+
+def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
+    """Add to the join's delta what the delta of `moving` contributes."""
+    # A stored stream holds late rows too, so its content is filtered even when nothing is late now.
+    late = block.late is not None and (block.late.stream in scope.late or block.late.relation != moving)
+    delta = scope.deltas[moving]
+    name = quote(_delta_name(block.relation))
+    for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late):
+        if block.relation.name in scope.started:
+            scope.connection.execute(f"INSERT INTO {name} {sql}")
+        else:
+            scope.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
+            scope.started.add(block.relation.name)
+
+
+def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:
+    parts = [
+        union.delta_sql(block, scope.deltas[i].sql, scope.deltas[i].weighted) for i in block.inputs if i in scope.deltas
+    ]
+    if not parts:
+        return
+    relation = block.relation
+    rows = scope.temporary(_delta_name(relation), " UNION ALL ".join(parts))
+    _set(scope, relation, quote(_delta_name(relation)), rows)
+    if node.content == "table" and rows:
+        apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
+
+
+# -- grouped -----------------------------------------------------------------------------------------------------------
+
+
+def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
+    delta = scope.deltas.get(block.input)
+    if delta is None:
+        if not (scope.first and not block.keys):
+            return
+        delta = _nothing(scope, block.input)
+    relation = block.relation
+    state = table(f"g_{relation.name}")
+    touched = quote(f"_ps_t_{relation.name}")
+    if scope.temporary(f"_ps_t_{relation.name}", grouped.merge_touched_sql(block, delta.sql, delta.weighted, state)) == 0:
+        return
+    scope.connection.execute(grouped.merge_delete_sql(block, touched, state))
+    scope.connection.execute(grouped.merge_insert_sql(block, touched, state))
+    _keyed_delta(scope, block, grouped.merge_delta_sql(block, touched, keys=True))
+
+
+def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
+    relation = block.relation
+    name = quote(_delta_name(relation))
+    rows = scope.temporary(_delta_name(relation), sql)
+    if rows:
+        scope.keyed[relation.name] = Delta(name, True, rows)
+        columns = column_list(relation.columns)
+        weight = "" if relation.append_only else ', "_ps_w"'
+        scope.deltas[relation.name] = Delta(f"(SELECT {columns}{weight} FROM {name})", not relation.append_only, rows)
+
+
+def _nothing(scope: EpochScope, name: str) -> Delta:
+    """An empty delta of a relation."""
+    relation = scope.plan.node(name).relation
+    columns = [f"NULL::{f.type} AS {quote(f.name)}" for f in relation.fields]
+    columns += [f"NULL AS {quote(h)}" for h in HIDDEN] if relation.hidden else []
+    return Delta(f'(SELECT {", ".join(columns)}, 0 AS "_ps_w" WHERE FALSE)', not relation.append_only, 0)
+
+
+def _run_affected(scope: EpochScope, block: GroupedBlock) -> None:
+    delta = scope.deltas.get(block.input)
+    if delta is None:
+        if not (scope.first and not block.keys):
+            return
+        delta = _nothing(scope, block.input)
+    relation = block.relation
+    stored = table(f"t_{relation.name}")
+    affected, rows = quote(f"_ps_a_{relation.name}"), quote(f"_ps_r_{relation.name}")
+    content = f"({_input_content(scope, block.input)})"
+    if block.keys and scope.temporary(f"_ps_a_{relation.name}", grouped.affected_keys_sql(block, delta.sql)) == 0:
+        return
+    scope.temporary(f"_ps_r_{relation.name}", grouped.affected_rows_sql(block, content, affected))
+    changes = grouped.affected_delta_sql(block, stored, affected, rows, keys=True)
+    _keyed_delta(scope, block, changes)
+    scope.connection.execute(grouped.affected_delete_sql(block, stored, affected))
+    scope.connection.execute(grouped.affected_insert_sql(block, stored, rows))
+
+
+def _input_content(scope: EpochScope, name: str) -> str:
+    return f"SELECT * FROM {content_name(scope.plan.node(name).relation)}"
+
+
+# -- final -------------------------------------------------------------------------------------------------------------
+
+_NEVER = "'-infinity'::TIMESTAMP"
+
+
+def _run_final(scope: EpochScope, block: FinalBlock) -> None:
+    relation = block.relation
+    before = scope.watermark(block.window.streams, after=False)
+    after = scope.watermark(block.window.streams, after=True)
+    stored = table(f"t_{relation.name}")
+    keyed = f"_ps.{quote('k_' + block.input)}"
+    floor = from_us(before) if before is not None else _NEVER
+    parts = []
+    if scope.flush or (after is not None and after != before):
+        upto = None if scope.flush else from_us(after)
+        closing = f"_ps_c_{relation.name}"
+        scope.temporary(closing, final.rows_sql(block, keyed, floor, upto))
+        parts.append(final.delta_sql(block, quote(closing), stored, floor, upto))
+    group = scope.keyed.get(block.input)
+    if group is not None and before is not None:
+        parts.append(final.correction_sql(block, group.sql, from_us(before)))
+    if not parts:
+        return
+    name = _delta_name(relation)
+    rows = scope.temporary(name, " UNION ALL ".join(parts))
+    closed = f"_ps_end <= {from_us(after)}" if after is not None else "FALSE"
+    if rows:
+        _apply_final(scope, block, quote(name), stored, closed)
+        columns = column_list(relation.columns)
+        scope.deltas[relation.name] = Delta(f'(SELECT {columns}, "_ps_w" FROM {quote(name)})', True, rows)
+    if after is not None and after != before:
+        scope.connection.execute(f"UPDATE {stored} SET _ps_open = FALSE WHERE _ps_open AND {closed}")
+
+
+def _apply_final(scope: EpochScope, block: FinalBlock, delta: str, stored: str, closed: str) -> None:
+    fields = (*block.relation.fields, Field("_ps_end", "TIMESTAMP"))
+    scope.connection.execute(multiset.delete_sql(stored, delta, fields))
+    columns = column_list([f.name for f in fields])
+    scope.connection.execute(
+        f'INSERT INTO {stored} ({columns}, _ps_open) SELECT {columns}, NOT ({closed}) FROM {delta} WHERE "_ps_w" > 0'
+    )
+
+
+# -- refresh and step --------------------------------------------------------------------------------------------------
+
+
+def _run_refresh(scope: EpochScope, block: RefreshBlock) -> None:
+    forced = scope.first or block.relation.name in scope.forced
+    if not forced and not any(i in scope.deltas for i in block.inputs):
+        return
+    relation = block.relation
+    rows, stored = f"_ps_r_{relation.name}", table(f"t_{relation.name}")
+    scope.temporary(rows, refresh.renamed_sql(block))
+    count = scope.temporary(_delta_name(relation), refresh.delta_sql(block, quote(rows), stored))
+    _set(scope, relation, quote(_delta_name(relation)), count)
+    if count:
+        apply_multiset(scope, relation, scope.deltas[relation.name], stored)
+
+
+def _run_step(scope: EpochScope, node: Node, block: StepBlock) -> None:
+    before = scope.watermark(block.relation.streams, after=False)
+    after = scope.watermark(block.relation.streams, after=True)
+    delta = scope.deltas.get(block.input)
+    if delta is None and (after is None or after == before):
+        return
+    rows = run_step(scope.connection, block, delta.sql if delta else None, delta is not None and delta.weighted, after)
+    if rows is None:
+        return
+    name = _delta_name(block.relation)
+    scope.connection.register("_ps_step_rows", rows)
+    columns = ", ".join(f"CAST({quote(f.name)} AS {f.type}) AS {quote(f.name)}" for f in block.relation.fields)
+    count = scope.temporary(name, f"SELECT {columns} FROM _ps_step_rows")
+    scope.connection.unregister("_ps_step_rows")
+    _set(scope, block.relation, quote(name), count)
+    if count and node.content == "table":
+        apply_multiset(scope, block.relation, scope.deltas[block.relation.name], table(f"t_{block.relation.name}"))

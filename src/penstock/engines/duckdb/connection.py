@@ -1,0 +1,47 @@
+"""Opening DuckDB: the version that is safe, and the settings that every connection of ours has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+
+from penstock.errors import StateError
+
+MINIMUM = (1, 5)
+
+
+def connect(path: Path | None, *, threads: int | None = None, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection in UTC without access to the network; in memory if `path` is None.
+
+    Raises:
+        StateError: PS-STATE-006 below DuckDB 1.5 (it loses acknowledged rows on a full disk), PS-STATE-005 when the
+            file cannot be opened.
+    """
+    version = tuple(int(part) for part in duckdb.__version__.split(".")[:2])
+    if version < MINIMUM:
+        raise StateError(
+            "PS-STATE-006",
+            "this DuckDB loses acknowledged rows on a full disk",
+            expected="duckdb 1.5 or newer",
+            got=duckdb.__version__,
+            hint="pip install 'duckdb>=1.5'",
+        )
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": False,
+        "preserve_insertion_order": True,
+        # Checkpoints stall the loop; it asks for them itself when it is idle.
+        "checkpoint_threshold": "256MB",
+    }
+    if threads is not None:
+        config["threads"] = threads
+    if memory_limit is not None:
+        config["memory_limit"] = memory_limit
+    try:
+        connection = duckdb.connect(str(path) if path else ":memory:", config=config)
+    except duckdb.Error as problem:
+        raise StateError(
+            "PS-STATE-005", "the state cannot be opened", got=str(problem).split("\n")[0], expected=f"a DuckDB file at {path}"
+        ) from None
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection

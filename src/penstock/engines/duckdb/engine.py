@@ -1,0 +1,310 @@
+"""The embedded engine: opening a state, running epochs, reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
+from penstock.engines.duckdb import letters, state
+from penstock.engines.duckdb.binder import DuckBinder
+from penstock.engines.duckdb.connection import connect
+from penstock.engines.duckdb.epoch import Wanted, run_epoch
+from penstock.engines.duckdb.outbox import fetch
+from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.times import from_us
+from penstock.errors import DataError, RunError, StateError
+from penstock.formats.decode import Decoder, decoder_for
+from penstock.pipeline import Graph
+from penstock.plan.blocks import FinalBlock, GroupedBlock, SourceBlock, column_list, quote
+from penstock.plan.compile import compile_plan
+from penstock.plan.plan import Plan
+
+DATABASE = "state.duckdb"
+JOURNAL_ROWS = 200_000
+
+
+def compile_for_duckdb(graph: Graph, *, in_memory: bool) -> Plan:
+    """The plan that the embedded engine runs."""
+    binder = DuckBinder()
+    try:
+        return compile_plan(graph, binder, in_memory=in_memory)
+    finally:
+        binder.close()
+
+
+class DuckState:
+    """One opened state and its only writer.
+
+    Args:
+        folder: where the state lives, None for memory.
+        formats: the record format of each source (default `json`).
+        collect: also hand every view's changes to the caller (sessions do).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path | None,
+        *,
+        formats: Mapping[str, str] | None = None,
+        collect: bool = False,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+    ) -> None:
+        self.plan = plan
+        self._folder = folder
+        self._connection = connect(folder / DATABASE if folder else None, threads=threads, memory_limit=memory_limit)
+        self.decoders = {s.source.name: _decoder(s, (formats or {}).get(s.source.name, "json")) for s in plan.sources}
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._wanted = Wanted(
+            {s.name: self._node(s.view) for s in plan.graph.sinks},
+            {v.name: v.node for v in plan.views} if collect else {},
+        )
+        self._delivered: dict[str, int] = {}
+        self.collected: dict[str, pa.Table] = {}
+
+    def _open(self) -> None:
+        connection = self._connection
+        try:
+            if not state.exists(connection):
+                connection.execute("BEGIN")
+                state.create(connection, self.plan)
+                letters.create_late_tables(connection, self.plan)
+                connection.execute("COMMIT")
+            state_id = state.check(connection, self.plan)
+            self.progress: Progress = state.load_progress(connection, self.plan, state_id)
+        except duckdb.Error as problem:
+            raise StateError(
+                "PS-STATE-005",
+                "the state cannot be read or written",
+                expected=f"a state of Penstock in {self._folder}",
+                got=str(problem).split("\n")[0],
+            ) from None
+
+    def _node(self, view: str) -> str:
+        found = self.plan.view(view)
+        return found.node if found else view
+
+    # -- epochs --------------------------------------------------------------------------------------------------------
+
+    def run(self, epoch: EpochInput) -> EpochResult:
+        """Execute and commit one epoch; on any error nothing of it remains.
+
+        Raises:
+            RunError: a query of the pipeline failed (PS-RUN-003), or a function of it (PS-RUN-002).
+            StateError: the state cannot be written (disk full, no permission).
+        """
+        try:
+            moved, result, views = run_epoch(
+                self._connection, self.plan, self.decoders, self.progress, epoch, self._wanted, self._delivered
+            )
+        except duckdb.IOException as problem:
+            raise StateError(
+                "PS-STATE-005",
+                "the state cannot be written; the epoch was rolled back",
+                got=str(problem).split("\n")[0],
+                hint="free some disk space, then start again: nothing is lost",
+                retryable=True,
+            ) from problem
+        except duckdb.Error as problem:
+            raise RunError(
+                "PS-RUN-003",
+                f"epoch {epoch.epoch} failed and was rolled back",
+                got=str(problem).split("\n")[0],
+                expected="queries that hold for every row",
+                hint="penstock explain shows the SQL of each block",
+            ) from problem
+        self.progress = moved
+        self.collected = views
+        self._delivered = {}
+        return result
+
+    def outbox(self, sink: str, after_epoch: int) -> Iterator[tuple[int, pa.Table]]:
+        """Committed changes of epochs after `after_epoch`, by epoch."""
+        name = table("o_" + sink)
+        epochs = self._connection.execute(
+            f"SELECT DISTINCT _epoch FROM {name} WHERE _epoch > {after_epoch} ORDER BY 1"
+        ).fetchall()
+        for (epoch,) in epochs:
+            yield epoch, fetch(self._connection, f"SELECT * FROM {name} WHERE _epoch = {epoch} ORDER BY _seq")
+
+    def delivered(self, sink: str, epoch: int) -> None:
+        """The outbox up to `epoch` is dropped with the next commit."""
+        self._delivered[sink] = epoch
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(self, view: str) -> pa.Table:
+        """A view's (or kept source's) content now, in no particular order."""
+        found = self.plan.view(view)
+        name = found.node if found else view
+        node = next((n for n in self.plan.nodes if n.name == name), None)
+        if node is None:
+            raise DataError(
+                "PS-DATA-001",
+                f"{view} is not declared",
+                expected=", ".join([v.name for v in self.plan.views] + [s.source.name for s in self.plan.sources]),
+                got=view,
+            )
+        if node.content == "none":
+            raise DataError(
+                "PS-DATA-001",
+                f"the rows of {view} are not kept",
+                expected="a view with state (grouped, distinct, joined to a table, refreshed)",
+                got=f"{view}, whose rows pass through",
+                hint="read its sink, or open the pipeline in memory",
+            )
+        return fetch(self._connection, f"SELECT {column_list(node.relation.columns)} FROM {quote(name)}")
+
+    def query(self, sql: str) -> pa.Table:
+        """A read-only query over views, kept sources and the ledgers (`_ps.dead`, `_ps.late`, `_ps.journal`)."""
+        return run_query(self._connection, sql)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the same database, for another thread."""
+        return self._connection.cursor()
+
+    def dead_letters(self, source: str | None = None, status: str | None = None) -> list[DeadLetter]:
+        """Records that broke their contract."""
+        return letters.dead_letters(self._connection, source=source, status=status)
+
+    def late_rows(self, source: str) -> pa.Table:
+        """The ledger of late rows of a stream, each with its columns."""
+        relations = [late.relation for late in self.plan.late_rules if late.stream == source]
+        if not relations:
+            return fetch(self._connection, "SELECT * FROM _ps.late WHERE FALSE")
+        relation = self.plan.node(relations[0]).relation
+        columns = column_list(relation.columns, "k")
+        return fetch(
+            self._connection,
+            f"SELECT l.view, l.partition, l.\"offset\", l.window_start, l.window_end, l.watermark, l.epoch, l.status, {columns} "
+            f"FROM _ps.late AS l JOIN {table('l_' + relation.name)} AS k ON k._ps_p = l.partition AND k._ps_o = l.\"offset\" "
+            f"WHERE l.source = '{source}' ORDER BY l.epoch, l.partition, l.\"offset\", l.view",
+        )
+
+    # -- corrections ---------------------------------------------------------------------------------------------------
+
+    def request_replay(self, ids: Sequence[str]) -> int:
+        """Ask for dead letters to be judged again; how many requests were written."""
+        found = [x for x in self.dead_letters(status="dead") if x.id in set(ids)]
+        return letters.request_replay(self._connection, "dead", [(x.source, x.partition, x.offset) for x in found])
+
+    def request_late(self, positions: Sequence[tuple[str, int, int]]) -> int:
+        """Ask for late rows to be applied as corrections.
+
+        Raises:
+            DataError: PS-DATA-003 when the state of a row's window is gone.
+        """
+        for source in {p[0] for p in positions}:
+            declared = self.plan.graph.source(source)
+            if declared is None:
+                continue
+            horizon = round(declared.correction_horizon.total_seconds() * 1_000_000)
+            gone = set(
+                letters.beyond_horizon(
+                    self._connection, source, self.progress.sources[source].watermark_us, horizon
+                )
+            )
+            beyond = [p for p in positions if p[0] == source and (p[1], p[2]) in gone]
+            if beyond:
+                raise DataError(
+                    "PS-DATA-003",
+                    f"{len(beyond)} late rows of {source} lie beyond the correction horizon",
+                    expected=f"windows that closed at most {declared.correction_horizon} ago",
+                    got=f"for example offset {beyond[0][2]} of partition {beyond[0][1]}",
+                    hint="penstock backfill recomputes a range from the source",
+                )
+        return letters.request_replay(self._connection, "late", positions)
+
+    def replay_pending(self) -> bool:
+        """Whether a correction epoch is due."""
+        row = self._connection.execute('SELECT coalesce(max("offset"), -1) FROM _ps.replay').fetchone()
+        return bool(row) and int(row[0]) >= self.progress.replay_offset  # type: ignore[index]
+
+    def drop_letters(self, ids: Sequence[str]) -> int:
+        """Mark dead letters as dropped."""
+        return letters.drop(self._connection, ids)
+
+    # -- keeping house -------------------------------------------------------------------------------------------------
+
+    def maintain(self) -> None:
+        """Drop what no correction can reach any more, and checkpoint."""
+        if self._folder is None:
+            return
+        horizons = {
+            s.source.name: round(s.source.correction_horizon.total_seconds() * 1_000_000) for s in self.plan.sources
+        }
+        for node in self.plan.nodes:
+            block = node.block
+            if isinstance(block, GroupedBlock | FinalBlock) and block.window is not None:
+                self._forget_closed(block, horizons)
+        for source in (b.source for b in self.plan.sources if b.source.unique and b.source.within):
+            watermark = self.progress.sources[source.name].watermark_us
+            if watermark is not None and source.within is not None:
+                cutoff = watermark - round(source.within.total_seconds() * 1_000_000)
+                self._connection.execute(f"DELETE FROM {table('u_' + source.name)} WHERE _ps_at <= {from_us(cutoff)}")
+        self._connection.execute(f"DELETE FROM _ps.journal WHERE epoch < {self.progress.epoch - JOURNAL_ROWS}")
+        self._connection.execute("CHECKPOINT")
+
+    def _forget_closed(self, block: GroupedBlock | FinalBlock, horizons: Mapping[str, int]) -> None:
+        assert block.window is not None
+        marks = [self.progress.sources[s].watermark_us for s in block.window.streams]
+        known = [m for m in marks if m is not None]
+        if len(known) != len(marks) or not known:
+            return
+        cutoff = from_us(min(known) - max(horizons[s] for s in block.window.streams))
+        name = block.relation.name
+        if isinstance(block, FinalBlock):
+            self._connection.execute(f"DELETE FROM {table('t_' + name)} WHERE _ps_end <= {cutoff}")
+            return
+        prefix = "g_" if block.strategy == "merge" else "t_"
+        self._connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {block.window.end} <= {cutoff}")
+
+    def close(self) -> None:
+        """Close the database; a state on disk is checkpointed."""
+        self._connection.close()
+
+
+def _decoder(block: SourceBlock, format: str) -> Decoder:
+    source = block.source
+    return decoder_for(
+        source.schema,
+        format,
+        event_time=block.relation.event,
+        max_ahead=source.max_ahead,
+        kind=source.kind,
+        key=source.key,
+    )
+
+
+_WRITES = re.compile(
+    r"\s*(insert|update|delete|create|drop|alter|attach|detach|copy|export|import|install|load|set|reset|pragma|begin|"
+    r"commit|rollback|checkpoint|truncate|call|vacuum|merge)\b",
+    re.IGNORECASE,
+)
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """A single query that only reads.
+
+    Raises:
+        RunError: PS-RUN-003, also when it would write.
+    """
+    try:
+        statements = duckdb.extract_statements(sql)
+        if len(statements) != 1 or _WRITES.match(sql):
+            raise RunError(
+                "PS-RUN-003", "the query is refused", expected="one statement that only reads", got=sql.strip()[:80]
+            )
+        return connection.execute(statements[0]).to_arrow_table()
+    except duckdb.Error as problem:
+        raise RunError("PS-RUN-003", "the query failed", got=str(problem)) from None

@@ -1,0 +1,232 @@
+"""One epoch, from input to commit, in one DuckDB transaction.
+
+Order: references, tables, streams; then every block after its inputs, transient ones last. As soon as a relation's delta
+is known its content moves, and every join that reads it computes its terms (plan/flat.py says why this telescopes).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
+from penstock.engines.duckdb import letters
+from penstock.engines.duckdb.blocks import Delta, EpochScope, add_terms, run_block, start_joins
+from penstock.engines.duckdb.outbox import changes_sql, fetch
+from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
+from penstock.engines.duckdb.state import journal_entry, table
+from penstock.formats.decode import Decoder
+from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
+from penstock.plan.plan import Plan
+from penstock.storage import failpoints
+
+BEFORE_COMMIT = failpoints.register("epoch.before_commit", "everything is written, nothing is committed")
+AFTER_COMMIT = failpoints.register("epoch.after_commit", "the epoch is committed, nobody was told")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose changes are fetched: sinks (through the outbox) and views (for a session)."""
+
+    sinks: Mapping[str, str]
+    views: Mapping[str, str]
+
+
+def run_epoch(
+    connection: duckdb.DuckDBPyConnection,
+    plan: Plan,
+    decoders: Mapping[str, Decoder],
+    progress: Progress,
+    given: EpochInput,
+    wanted: Wanted,
+    delivered: Mapping[str, int],
+) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
+    """Execute and commit; the new progress, the result, and the changes of `wanted.views`."""
+    started = time.perf_counter()
+    moved = copy.deepcopy(progress)
+    moved.epoch = given.epoch
+    moved.flushed = given.flush
+    connection.execute("BEGIN")
+    try:
+        run = _Run(connection, plan, decoders, moved, given)
+        run.sources()
+        run.blocks()
+        changes, views = run.changes(wanted, delivered)
+        run.journal()
+        failpoints.hit(BEFORE_COMMIT)
+        commit_started = time.perf_counter()
+        connection.execute("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+    failpoints.hit(AFTER_COMMIT)
+    ended = time.perf_counter()
+    result = EpochResult(
+        given.epoch,
+        run.rows_in,
+        changes,
+        run.late,
+        tuple(run.alerts),
+        run.touched,
+        ended - started,
+        ended - commit_started,
+    )
+    return moved, result, views
+
+
+def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
+    try:
+        connection.execute("ROLLBACK")
+    except duckdb.Error:
+        # A failed COMMIT has rolled back already; the first error is the one to tell.
+        return
+
+
+class _Run:
+    """The working state of one epoch."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        plan: Plan,
+        decoders: Mapping[str, Decoder],
+        progress: Progress,
+        given: EpochInput,
+    ) -> None:
+        self.connection, self.plan, self.decoders, self.progress, self.given = connection, plan, decoders, progress, given
+        before = {name: s.watermark_us for name, s in progress.sources.items()}
+        self.replay = letters.read_replay(connection, progress.replay_offset, given.replay_to)
+        self.correction = not self.replay.empty
+        contents = {n.name: content_name(n.relation) for n in plan.nodes}
+        self.scope = EpochScope(
+            connection,
+            plan,
+            given.epoch,
+            given.epoch == 0,
+            given.flush,
+            before,
+            before,
+            frozenset(),
+            contents=contents,
+        )
+        self.rows_in = 0
+        self.late: dict[str, int] = {}
+        self.alerts: list[str] = []
+        self.touched: dict[str, float] = {}
+        self.ranges: dict[str, dict[int, tuple[int, int]]] = {}
+
+    def sources(self) -> None:
+        """Every source's delta, content and watermark; then the dead letters of all."""
+        failed: set[tuple[str, int, int]] = set()
+        for node in self.plan.nodes:
+            block = node.block
+            if not isinstance(block, SourceBlock):
+                continue
+            name = block.source.name
+            source_input = self._input(name)
+            progress = self.progress.sources[name]
+            self.ranges[name] = dict(source_input.offsets)
+            take_idle(block.source, tuple(self.given.idle.get(name, progress.idle)), progress)
+            started = time.perf_counter()
+            outcome = run_source(
+                self.scope, node, block, self.decoders[name], source_input, progress, correction=self.correction
+            )
+            rows = sum(b.rows for b in source_input.batches)
+            if rows:
+                self.touched[name] = time.perf_counter() - started
+            if not self.correction:
+                self.rows_in += rows
+            self._keep_letters(name, outcome, failed)
+            # Before the next source moves: the terms of a join see earlier relations new and later ones old.
+            if name in self.scope.deltas:
+                start_joins(self.scope, name)
+            if self.correction and rows:
+                letters.move_counts(progress.counts, rows - len(outcome.letters), rows, len(outcome.letters))
+        if self.correction:
+            letters.mark_replayed(self.connection, self.replay, failed)
+            self.progress.replay_offset = self.replay.upto
+        elif self.given.replay_to is None or self.given.replay_to > self.progress.replay_offset:
+            self.progress.replay_offset = max(self.replay.upto, self.progress.replay_offset)
+        self.scope.after = {name: s.watermark_us for name, s in self.progress.sources.items()}
+
+    def _input(self, name: str) -> SourceInput:
+        if self.correction:
+            return SourceInput(tuple(self.replay.dead.get(name, ())))
+        return self.given.sources.get(name, SourceInput())
+
+    def _keep_letters(self, name: str, outcome: Outcome, failed: set[tuple[str, int, int]]) -> None:
+        self.alerts += outcome.alerts
+        if outcome.letters:
+            letters.record_dead(self.connection, name, outcome.letters, self.given.epoch)
+            failed |= {(name, x.partition, x.offset) for x in outcome.letters}
+
+    def blocks(self) -> None:
+        """Every block after its inputs."""
+        presets = letters.apply_late(self.scope, self.replay) if self.replay.late else {}
+        for node in self.plan.nodes:
+            if isinstance(node.block, SourceBlock):
+                continue
+            started = time.perf_counter()
+            if node.name in presets and presets[node.name].rows:
+                self._come_back(node, presets[node.name])
+            if node.name not in self.scope.deltas:
+                run_block(self.scope, node)
+            if node.name in self.scope.deltas:
+                self.touched[node.name] = time.perf_counter() - started
+                start_joins(self.scope, node.name)
+        if self.scope.late:
+            self.late = letters.record_late(self.scope)
+            for view, count in self.late.items():
+                self.progress.late[view] = self.progress.late.get(view, 0) + count
+
+    def _come_back(self, node: Node, rows: Delta) -> None:
+        """Late rows enter the one block that they were late for."""
+        block = node.block
+        if not isinstance(block, FlatBlock) or block.late is None:
+            self.scope.forced.add(node.name)
+            return
+        self.scope.deltas[block.late.relation] = rows
+        if len(block.from_) > 1:
+            add_terms(self.scope, block, block.late.relation)
+        run_block(self.scope, node)
+        del self.scope.deltas[block.late.relation]
+
+    def changes(
+        self, wanted: Wanted, delivered: Mapping[str, int]
+    ) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+        """Change records: into the outbox for sinks, and fetched for both."""
+        for sink, epoch in delivered.items():
+            self.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
+        sinks: dict[str, pa.Table] = {}
+        for sink, node in wanted.sinks.items():
+            sql = changes_sql(self.scope, node, correction=self.correction)
+            if sql is None:
+                continue
+            outbox = table("o_" + sink)
+            row = self.connection.execute(f"INSERT INTO {outbox} {sql}").fetchone()
+            if row and row[0]:
+                query = f"SELECT * FROM {outbox} WHERE _epoch = {self.given.epoch} ORDER BY _seq"
+                sinks[sink] = fetch(self.connection, query)
+        views: dict[str, pa.Table] = {}
+        for view, node in wanted.views.items():
+            sql = changes_sql(self.scope, node, correction=self.correction)
+            if sql is not None:
+                views[view] = fetch(self.connection, sql)
+        return sinks, views
+
+    def journal(self) -> None:
+        """The row that makes the epoch replayable and says where everything stands."""
+        extra = {
+            "flush": self.given.flush,
+            "correction": self.correction,
+            "at_us": self.given.at_us,
+            "plan": self.plan.fingerprint,
+            "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},
+        }
+        entry = journal_entry(self.progress, self.ranges, extra)
+        self.connection.execute("INSERT INTO _ps.journal VALUES (?, ?)", [self.given.epoch, entry])

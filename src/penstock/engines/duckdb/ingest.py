@@ -1,0 +1,292 @@
+"""From records to a source's delta: parse, judge, deduplicate, place against the watermark.
+
+One vectorised statement per source parses and judges all records of an epoch; only the broken ones are looked at one by
+one. Verdicts are pure (semantics R3): they depend on the record, its append time and the references' journaled versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from penstock.connectors.base import Batch, RawBatch, TypedBatch
+from penstock.contract.schema import Verdict
+from penstock.engines.base import SourceInput, SourceProgress
+from penstock.engines.duckdb.state import table
+from penstock.formats.decode import Decoder
+from penstock.pipeline import SourceDecl
+from penstock.plan.blocks import SourceBlock, column_list, quote
+
+
+@dataclass
+class Ingested:
+    """What a source's records came to. relation: the SQL of the accepted ones; letters: the broken ones."""
+
+    relation: str
+    rows: int
+    accepted: int
+    duplicate: int = 0
+    unknown_fields: int = 0
+    letters: list[Letter] = field(default_factory=list)
+    largest_us: dict[int, int] = field(default_factory=dict)
+    smallest_us: int | None = None
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A broken record with its verdict."""
+
+    partition: int
+    offset: int
+    append_time: datetime | None
+    key: bytes | None
+    value: bytes | None
+    verdict: Verdict
+
+
+def raw_name(source: str) -> str:
+    return f"_ps_raw_{source}"
+
+
+def judged_name(source: str) -> str:
+    return f"_ps_i_{source}"
+
+
+def ingest(
+    connection: duckdb.DuckDBPyConnection,
+    block: SourceBlock,
+    decoder: Decoder,
+    given: SourceInput,
+    progress: SourceProgress,
+) -> Ingested:
+    """Judge all records of one source in one epoch. Leaves the temporary table `judged_name`."""
+    source = block.source
+    batches = [b for b in given.batches if b.rows]
+    judged = quote(judged_name(source.name))
+    _judge(connection, source, decoder, batches)
+    statistics = connection.execute(
+        f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
+        f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
+        f"FROM {judged} GROUP BY _ps_p"
+    ).fetchall()
+    rows = sum(s[1] for s in statistics)
+    accepted = sum(s[2] for s in statistics)
+    result = Ingested(
+        f"(SELECT * FROM {judged} WHERE _ps_ok)" if accepted < rows else judged,
+        rows,
+        accepted,
+        unknown_fields=sum(s[3] for s in statistics),
+        largest_us={s[0]: s[5] for s in statistics if s[5] is not None},
+        smallest_us=min((s[4] for s in statistics if s[4] is not None), default=None),
+    )
+    if accepted < rows:
+        result.letters = _letters(connection, source, decoder, batches)
+    return result
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection, source: SourceDecl, decoder: Decoder, batches: Sequence[Batch]
+) -> None:
+    raw = raw_name(source.name)
+    connection.register(raw, decoder.stage(batches))
+    try:
+        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=False)))
+    except duckdb.Error:
+        # A malformed record stops the fast parse of the whole epoch; the guarded one judges it alone.
+        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=True)))
+    finally:
+        connection.unregister(raw)
+
+
+def _judge_sql(source: SourceDecl, select: str) -> str:
+    judged = quote(judged_name(source.name))
+    keys = source.schema.foreign_keys
+    if not keys:
+        return f"CREATE OR REPLACE TEMP TABLE {judged} AS {select}"
+    joins, conditions, flags = [], [], []
+    for number, key in enumerate(keys):
+        alias = f"r{number}"
+        columns = column_list(key.reference_columns)
+        matches = " AND ".join(
+            f"v.{quote(mine)} = {alias}.{quote(theirs)}"
+            for mine, theirs in zip(key.columns, key.reference_columns, strict=True)
+        )
+        joins.append(
+            f"LEFT JOIN (SELECT DISTINCT {columns}, TRUE AS hit FROM {quote(key.reference)}) AS {alias} ON {matches}"
+        )
+        nulls = " OR ".join(f"v.{quote(c)} IS NULL" for c in key.columns)
+        found = f"({alias}.hit IS NOT NULL OR {nulls})"
+        conditions.append(found)
+        flags.append(f"{found} AS _ps_fk{number}")
+    return (
+        f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT v.* EXCLUDE (_ps_ok), v._ps_ok AS _ps_valid, "
+        f"{', '.join(flags)}, (v._ps_ok AND {' AND '.join(conditions)}) AS _ps_ok FROM ({select}) AS v {' '.join(joins)}"
+    )
+
+
+def _letters(
+    connection: duckdb.DuckDBPyConnection, source: SourceDecl, decoder: Decoder, batches: Sequence[Batch]
+) -> list[Letter]:
+    keys = source.schema.foreign_keys
+    flags = "".join(f", _ps_fk{n}" for n in range(len(keys)))
+    valid = "_ps_valid" if keys else "FALSE"
+    broken = connection.execute(
+        f"SELECT _ps_p, _ps_o, {valid}{flags} FROM {quote(judged_name(source.name))} WHERE NOT _ps_ok ORDER BY 1, 2"
+    ).fetchall()
+    finder = RecordFinder(batches)
+    letters = []
+    for partition, offset, is_valid, *found in broken:
+        value, key, time, header, columns = finder.find(partition, offset)
+        if is_valid:
+            verdict = _missing_reference(source, found, value, columns)
+        elif columns is not None:
+            verdict = decoder.diagnose_row(columns, time)
+        else:
+            verdict = decoder.diagnose(value, key, time, header)
+        if verdict is None:
+            verdict = Verdict("unexplained", "", "", "the vectorised check refuses the record, the slow one does not")
+        letters.append(Letter(partition, offset, time, key, value, verdict))
+    return letters
+
+
+def _missing_reference(
+    source: SourceDecl, found: Sequence[bool], value: bytes | None, columns: dict[str, object] | None
+) -> Verdict:
+    key = next(k for k, hit in zip(source.schema.foreign_keys, found, strict=True) if not hit)
+    record = columns if columns is not None else _as_object(value)
+    got = ", ".join(str(record.get(c)) for c in key.columns)
+    return Verdict(
+        "references",
+        ", ".join(key.columns),
+        got,
+        f"({', '.join(key.columns)}) is not in {key.reference}({', '.join(key.reference_columns)})",
+    )
+
+
+def _as_object(value: bytes | None) -> dict[str, object]:
+    try:
+        parsed = json.loads(value or b"{}")
+    except ValueError:
+        return {}
+    for envelope in ("after", "before"):
+        if isinstance(parsed, dict) and isinstance(parsed.get(envelope), dict):
+            return dict(parsed[envelope])
+    return parsed if isinstance(parsed, dict) else {}
+
+
+class RecordFinder:
+    """Records by position, for the few that are looked at one by one."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = [(b, np.asarray(b.offsets.combine_chunks() if isinstance(b.offsets, pa.ChunkedArray) else b.offsets)) for b in batches]
+
+    def find(
+        self, partition: int, offset: int
+    ) -> tuple[bytes | None, bytes | None, datetime | None, tuple[str, ...], dict[str, object] | None]:
+        """Value, key, append time, CSV header, and the columns of a typed record."""
+        for batch, offsets in self._batches:
+            if batch.partition != partition or not len(offsets) or not offsets[0] <= offset <= offsets[-1]:
+                continue
+            index = int(np.searchsorted(offsets, offset))
+            if offsets[index] != offset:
+                continue
+            time = batch.times[index].as_py() if batch.times is not None else None
+            if isinstance(batch, TypedBatch):
+                columns = batch.table.slice(index, 1).to_pylist()[0]
+                return json.dumps(columns, default=str).encode(), None, time, (), columns
+            return _raw(batch, index, time)
+        raise KeyError((partition, offset))
+
+
+def _raw(
+    batch: RawBatch, index: int, time: datetime | None
+) -> tuple[bytes | None, bytes | None, datetime | None, tuple[str, ...], None]:
+    key = batch.keys[index].as_py() if batch.keys is not None else None
+    return batch.values[index].as_py(), key, time, batch.header, None
+
+
+# -- duplicates --------------------------------------------------------------------------------------------------------
+
+
+def drop_duplicates(
+    connection: duckdb.DuckDBPyConnection, block: SourceBlock, ingested: Ingested, decoder: Decoder, batches: Sequence[Batch]
+) -> None:
+    """Keep the first record of each `unique` key within its span (semantics R3).
+
+    A record repeats an earlier one iff the keys agree, their event times lie at most `within` apart, and the watermark
+    before the record has not passed the earlier one's event time by `within`. The same content is a duplicate, another
+    one is dead (`key_conflict`). Keys that appear once and are new cost one anti join.
+    """
+    source = block.source
+    accepted = ingested.relation
+    seen = table(f"u_{source.name}")
+    keys = column_list(source.unique)
+    body = f"md5(to_json(struct_pack({', '.join(f'{quote(c)} := {quote(c)}' for c in block.relation.columns)}))::VARCHAR)"
+    match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE _ps_unique AS SELECT {keys}, _ps_p, _ps_o, _ps_at, _ps_wm, {body} AS _ps_body, "
+        f"(count(*) OVER (PARTITION BY {keys}) > 1 OR EXISTS (SELECT 1 FROM {seen} AS u WHERE {match})) AS _ps_clash "
+        f"FROM {accepted} AS a"
+    )
+    clashing = connection.execute(f"SELECT * FROM _ps_unique WHERE _ps_clash ORDER BY _ps_p, _ps_o").fetchall()
+    verdicts = _resolve_clashes(connection, source, clashing, seen) if clashing else []
+    rejected = [v for v in verdicts if v[2] != "accepted"]
+    if rejected:
+        columns = {"p": [v[0] for v in rejected], "o": [v[1] for v in rejected]}
+        connection.register("_ps_rejected", pa.table(columns))
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE {quote('_ps_u_' + source.name)} AS SELECT * FROM {accepted} AS a "
+            f"ANTI JOIN _ps_rejected AS r ON a._ps_p = r.p AND a._ps_o = r.o"
+        )
+        connection.execute(
+            f"DELETE FROM _ps_unique AS a USING _ps_rejected AS r WHERE a._ps_p = r.p AND a._ps_o = r.o"
+        )
+        connection.unregister("_ps_rejected")
+        ingested.relation = quote("_ps_u_" + source.name)
+    connection.execute(f"INSERT INTO {seen} SELECT {keys}, _ps_at, _ps_body FROM _ps_unique")
+    finder = RecordFinder(batches)
+    for partition, offset, verdict, got in rejected:
+        ingested.accepted -= 1
+        if verdict == "duplicate":
+            ingested.duplicate += 1
+            continue
+        value, key, time, _, _ = finder.find(partition, offset)
+        reason = f"({', '.join(source.unique)}) was accepted before with another content"
+        letter = Verdict("key_conflict", ", ".join(source.unique), got, reason)
+        ingested.letters.append(Letter(partition, offset, time, key, value, letter))
+
+
+def _resolve_clashes(
+    connection: duckdb.DuckDBPyConnection, source: SourceDecl, clashing: list[tuple[object, ...]], seen: str
+) -> list[tuple[int, int, str, str]]:
+    width = len(source.unique)
+    assert source.within is not None
+    known: dict[tuple[object, ...], list[tuple[datetime, str]]] = {}
+    keys = column_list(source.unique)
+    match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
+    stored = connection.execute(
+        f"SELECT {keys}, _ps_at, _ps_body FROM {seen} AS u WHERE EXISTS (SELECT 1 FROM _ps_unique AS a WHERE _ps_clash AND {match})"
+    ).fetchall()
+    for row in stored:
+        known.setdefault(tuple(row[:width]), []).append((row[width], row[width + 1]))
+    verdicts = []
+    for row in clashing:
+        key, (partition, offset, at, watermark, body) = tuple(row[:width]), row[width : width + 5]
+        earlier = [
+            b
+            for first, b in known.get(key, [])
+            if abs(at - first) <= source.within and (watermark is None or first + source.within > watermark)  # type: ignore[operator]
+        ]
+        if not earlier:
+            known.setdefault(key, []).append((at, body))  # type: ignore[arg-type]
+            verdicts.append((partition, offset, "accepted", ""))
+        else:
+            same = body in earlier
+            verdicts.append((partition, offset, "duplicate" if same else "key_conflict", ", ".join(map(str, key))))
+    return verdicts  # type: ignore[return-value]

@@ -1,0 +1,314 @@
+"""Dead letters, late rows, and their way back.
+
+A record is judged once when it is read. `dlq replay` and `late apply` write into `_ps.replay`, a durable source of its
+own; an epoch that reads it is a correction: its rows pass lateness and its changes carry `_correction`. The original
+position is a record's identity: what has been applied once is never applied again (semantics E3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from penstock.connectors.base import RawBatch
+from penstock.engines.base import Counts, DeadLetter
+from penstock.engines.duckdb.blocks import Delta, EpochScope
+from penstock.engines.duckdb.ingest import Letter
+from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.times import from_us
+from penstock.plan.blocks import HIDDEN, Late, Node, column_list, literal, quote
+from penstock.plan.late import late_condition
+from penstock.plan.plan import Plan
+
+LETTER_COLUMNS = (
+    'id, source, partition, "offset", epoch, append_time, key, value, rule, field, got, reason, status, attempts'
+)
+
+
+def letter_id(source: str, partition: int, offset: int) -> str:
+    """A dead letter's id: it follows from where the record stands."""
+    return hashlib.sha256(f"{source}\0{partition}\0{offset}".encode()).hexdigest()[:16]
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Sequence[Letter], epoch: int) -> None:
+    """Keep the broken records of an epoch; one that was dead before keeps its id and counts an attempt."""
+    rows = [
+        {
+            "id": letter_id(source, x.partition, x.offset),
+            "source": source,
+            "partition": x.partition,
+            "offset": x.offset,
+            "epoch": epoch,
+            "append_time": x.append_time,
+            "key": x.key,
+            "value": x.value,
+            "rule": x.verdict.rule,
+            "field": x.verdict.field,
+            "got": x.verdict.got,
+            "reason": x.verdict.reason,
+        }
+        for x in letters
+    ]
+    schema = pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),
+            ("partition", pa.int32()),
+            ("offset", pa.int64()),
+            ("epoch", pa.int64()),
+            ("append_time", pa.timestamp("us")),
+            ("key", pa.binary()),
+            ("value", pa.binary()),
+            ("rule", pa.string()),
+            ("field", pa.string()),
+            ("got", pa.string()),
+            ("reason", pa.string()),
+        ]
+    )
+    connection.register("_ps_letters", pa.Table.from_pylist(rows, schema))
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE _ps_letters_now AS SELECT l.*, coalesce(d.attempts, 0) + 1 AS attempts "
+        "FROM _ps_letters AS l LEFT JOIN _ps.dead AS d ON d.id = l.id"
+    )
+    connection.unregister("_ps_letters")
+    connection.execute("DELETE FROM _ps.dead WHERE id IN (SELECT id FROM _ps_letters_now)")
+    connection.execute(
+        f"INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, \"offset\", epoch, append_time, key, value, "
+        "rule, field, got, reason, 'dead', attempts FROM _ps_letters_now"
+    )
+
+
+def dead_letters(
+    connection: duckdb.DuckDBPyConnection, *, source: str | None = None, status: str | None = None
+) -> list[DeadLetter]:
+    """The kept records, in the order of (epoch, source, partition, offset)."""
+    conditions = [f"source = {literal(source)}"] if source else []
+    conditions += [f"status = {literal(status)}"] if status else []
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.execute(
+        f'SELECT id, source, partition, "offset", epoch, epoch_us(append_time), key, value, rule, field, got, reason, status, '
+        f'attempts FROM _ps.dead{where} ORDER BY epoch, source, partition, "offset"'
+    ).fetchall()
+    return [DeadLetter(*row) for row in rows]
+
+
+def drop(connection: duckdb.DuckDBPyConnection, ids: Iterable[str]) -> int:
+    """Mark dead letters as dropped: they stay counted and kept, and are not replayed by `--all`."""
+    wanted = list(ids)
+    row = connection.execute(
+        "UPDATE _ps.dead SET status = 'dropped' WHERE status = 'dead' AND id IN (SELECT unnest(?))", [wanted]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+# -- late rows ---------------------------------------------------------------------------------------------------------
+
+
+def record_late(scope: EpochScope) -> dict[str, int]:
+    """Write the epoch's late rows into the ledger; their number per view."""
+    found: dict[str, int] = {}
+    for node, late in scope.plan.late_blocks:
+        delta = scope.deltas.get(late.relation)
+        if late.stream not in scope.late or delta is None:
+            continue
+        count = _record(scope, node, late, delta)
+        if count:
+            view = scope.plan.owner(node.name)
+            found[view] = found.get(view, 0) + count
+    return found
+
+
+def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
+    relation = scope.plan.node(late.relation).relation
+    view = scope.plan.owner(node.name)
+    alias = quote(late.alias)
+    row = scope.connection.execute(
+        f"INSERT INTO _ps.late SELECT {literal(late.stream)}, {alias}._ps_p, {alias}._ps_o, {literal(node.name)}, "
+        f"{literal(view)}, {late.window_start}, {late.window_end}, {alias}._ps_wm, {scope.epoch}, 'late' "
+        f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}"
+    ).fetchone()
+    count = int(row[0]) if row else 0
+    if count:
+        kept = table(f"l_{relation.name}")
+        columns = column_list([*relation.columns, *HIDDEN], late.alias)
+        scope.connection.execute(
+            f"INSERT INTO {kept} SELECT {columns} FROM {delta.sql} AS {alias} ANTI JOIN {kept} AS k "
+            f"ON k._ps_p = {alias}._ps_p AND k._ps_o = {alias}._ps_o WHERE {late_condition(late)}"
+        )
+    return count
+
+
+# -- replay ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What one correction epoch applies. dead: raw records per source; late: positions per source."""
+
+    upto: int
+    dead: dict[str, list[RawBatch]]
+    late: dict[str, list[tuple[int, int]]]
+
+    @property
+    def empty(self) -> bool:
+        return not self.dead and not self.late
+
+
+def request_replay(connection: duckdb.DuckDBPyConnection, kind: str, positions: Sequence[tuple[str, int, int]]) -> int:
+    """Append to the durable replay source; how many are new."""
+    connection.register(
+        "_ps_positions",
+        pa.table(
+            {
+                "source": [p[0] for p in positions],
+                "partition": pa.array([p[1] for p in positions], pa.int32()),
+                "source_offset": pa.array([p[2] for p in positions], pa.int64()),
+            }
+        ),
+    )
+    row = connection.execute(
+        f'INSERT INTO _ps.replay SELECT (SELECT coalesce(max("offset"), -1) FROM _ps.replay) '
+        f"+ row_number() OVER (ORDER BY source, partition, source_offset), {literal(kind)}, source, partition, source_offset, NULL "
+        f"FROM _ps_positions"
+    ).fetchone()
+    connection.unregister("_ps_positions")
+    return int(row[0]) if row else 0
+
+
+def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | None) -> Replay:
+    """The next requests from `after` on, all of one kind: dead letters that are dead, or late rows that are late."""
+    limit = f' AND "offset" < {upto}' if upto is not None else ""
+    requests = f'SELECT "offset", kind FROM _ps.replay WHERE "offset" >= {after}{limit}'
+    row = connection.execute(
+        f"SELECT max(\"offset\") + 1 FROM ({requests}) WHERE \"offset\" < coalesce((SELECT min(\"offset\") FROM ({requests}) "
+        f"WHERE kind <> (SELECT arg_min(kind, \"offset\") FROM ({requests}))), 9223372036854775807)"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return Replay(after, {}, {})
+    last = int(row[0])
+    letters = connection.execute(
+        'SELECT DISTINCT d.source, d.partition, d."offset", d.append_time, d.key, d.value FROM _ps.replay AS r '
+        "JOIN _ps.dead AS d ON d.source = r.source AND d.partition = r.partition AND d.\"offset\" = r.source_offset "
+        f"WHERE r.kind = 'dead' AND d.status = 'dead' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
+    ).fetchall()
+    dead: dict[str, list[RawBatch]] = {}
+    for source, partition, offset, time, key, value in letters:
+        batch = RawBatch(
+            partition,
+            pa.chunked_array([pa.array([value], pa.binary())]),
+            pa.chunked_array([pa.array([offset], pa.int64())]),
+            offset + 1,
+            pa.chunked_array([pa.array([key], pa.binary())]),
+            pa.chunked_array([pa.array([time], pa.timestamp("us"))]),
+        )
+        dead.setdefault(source, []).append(batch)
+    positions = connection.execute(
+        'SELECT DISTINCT l.source, l.partition, l."offset" FROM _ps.replay AS r JOIN _ps.late AS l '
+        "ON l.source = r.source AND l.partition = r.partition AND l.\"offset\" = r.source_offset "
+        f"WHERE r.kind = 'late' AND l.status = 'late' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
+    ).fetchall()
+    late: dict[str, list[tuple[int, int]]] = {}
+    for source, partition, offset in positions:
+        late.setdefault(source, []).append((partition, offset))
+    return Replay(last, dead, late)
+
+
+def mark_replayed(connection: duckdb.DuckDBPyConnection, replay: Replay, failed: set[tuple[str, int, int]]) -> dict[str, int]:
+    """Close the letters that the contract accepts now; their number per source."""
+    healed: dict[str, int] = {}
+    for source, batches in replay.dead.items():
+        ids = [
+            letter_id(source, b.partition, offset)
+            for b in batches
+            for offset in b.offsets.to_pylist()
+            if (source, b.partition, offset) not in failed
+        ]
+        if ids:
+            connection.execute("UPDATE _ps.dead SET status = 'replayed' WHERE id IN (SELECT unnest(?))", [ids])
+            healed[source] = len(ids)
+    return healed
+
+
+def move_counts(counts: Counts, healed: int, ingested_rows: int, failed: int) -> None:
+    """A healed letter is accepted instead of dead; the record itself was counted when it was first read."""
+    counts.rows -= ingested_rows
+    counts.dead -= failed + healed
+    counts.replayed += healed
+
+
+def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
+    """The rows that come back to each block that they were late for, by block; stored copies stop being late."""
+    presets: dict[str, Delta] = {}
+    for source, positions in replay.late.items():
+        scope.connection.register(
+            "_ps_late_given",
+            pa.table(
+                {
+                    "p": pa.array([p for p, _ in positions], pa.int32()),
+                    "o": pa.array([o for _, o in positions], pa.int64()),
+                }
+            ),
+        )
+        wanted = f"_ps_late_{source}"
+        scope.temporary(wanted, "SELECT * FROM _ps_late_given")
+        scope.connection.unregister("_ps_late_given")
+        for node in scope.plan.nodes:
+            relation = node.relation
+            if node.content == "table" and relation.hidden and relation.stream == source:
+                scope.connection.execute(
+                    f"UPDATE {table('t_' + relation.name)} AS t SET _ps_wm = NULL FROM {quote(wanted)} AS w "
+                    f"WHERE t._ps_p = w.p AND t._ps_o = w.o"
+                )
+        for node, late in scope.plan.late_blocks:
+            if late.stream == source:
+                presets[node.name] = _late_delta(scope, node, late, wanted)
+        scope.connection.execute(
+            f"UPDATE _ps.late AS l SET status = 'applied' FROM {quote(wanted)} AS w WHERE l.source = {literal(source)} "
+            f"AND l.partition = w.p AND l.\"offset\" = w.o AND l.status = 'late'"
+        )
+    return presets
+
+
+def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta:
+    relation = scope.plan.node(late.relation).relation
+    kept = table(f"l_{relation.name}")
+    name = f"_ps_lr_{node.name}"
+    columns = column_list(relation.columns, "k")
+    weight = "" if relation.append_only else ', 1 AS "_ps_w"'
+    rows = scope.temporary(
+        name,
+        f"SELECT {columns}, k._ps_p, k._ps_o, NULL::TIMESTAMP AS _ps_wm{weight} FROM {kept} AS k "
+        f"JOIN {quote(wanted)} AS w ON k._ps_p = w.p AND k._ps_o = w.o "
+        f"JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND l.partition = k._ps_p "
+        f"AND l.\"offset\" = k._ps_o AND l.status = 'late'",
+    )
+    return Delta(quote(name), not relation.append_only, rows)
+
+
+def beyond_horizon(
+    connection: duckdb.DuckDBPyConnection, source: str, watermark_us: int | None, horizon_us: int
+) -> list[tuple[int, int]]:
+    """Positions of late rows whose window's state is gone."""
+    if watermark_us is None:
+        return []
+    cutoff = from_us(watermark_us - horizon_us)
+    return connection.execute(
+        f'SELECT DISTINCT partition, "offset" FROM _ps.late WHERE source = {literal(source)} AND status = \'late\' '
+        f"AND window_end <= {cutoff} ORDER BY ALL"
+    ).fetchall()
+
+
+def create_late_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """One table per relation whose rows can be late."""
+    for name in dict.fromkeys(late.relation for late in plan.late_rules):
+        relation = plan.node(name).relation
+        columns = ", ".join(f"{quote(f.name)} {f.type}" for f in relation.fields)
+        hidden = "_ps_p INTEGER, _ps_o BIGINT, _ps_wm TIMESTAMP"
+        connection.execute(f"CREATE TABLE {table('l_' + name)} ({columns}, {hidden})")

@@ -1,0 +1,347 @@
+"""A source's delta in an epoch, by kind: stream, keyed table, multiset, reference.
+
+Every function leaves the source's delta in the scope and moves the stored content; what it must say beyond that (letters,
+counts, watermarks, alerts) goes into the source's `Outcome`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import duckdb
+
+from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
+from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
+from penstock.engines.duckdb.ingest import Ingested, Letter, RecordFinder, drop_duplicates, ingest, judged_name
+from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.times import from_us
+from penstock.contract.schema import Verdict
+from penstock.formats.decode import Decoder
+from penstock.pipeline import SourceDecl
+from penstock.plan import keyed
+from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
+from penstock.plan.plan import Plan
+
+
+@dataclass
+class Outcome:
+    """What a source says beyond its delta. letters: its broken records; alerts: sentences for the operator."""
+
+    letters: list[Letter] = field(default_factory=list)
+    alerts: list[str] = field(default_factory=list)
+    accepted: list[tuple[int, int]] = field(default_factory=list)
+
+
+def run_source(
+    scope: EpochScope,
+    node: Node,
+    block: SourceBlock,
+    decoder: Decoder,
+    given: SourceInput,
+    progress: SourceProgress,
+    *,
+    correction: bool,
+) -> Outcome:
+    """Ingest one source and move its progress."""
+    source = block.source
+    if not correction:
+        _take_offsets(given, progress)
+    outcome = Outcome()
+    rows = sum(b.rows for b in given.batches)
+    if source.kind == "reference":
+        if given.version is not None:
+            _run_reference(scope, block, decoder, given, progress, outcome)
+        return outcome
+    ingested = ingest(scope.connection, block, decoder, given, progress) if rows else None
+    if ingested is not None:
+        if source.kind == "stream":
+            _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
+        elif source.key:
+            _run_keyed(scope, block, ingested, outcome)
+        else:
+            _run_multiset(scope, block, given, ingested)
+        outcome.letters = ingested.letters
+        _count(progress, ingested)
+    _move_watermark(source, given, progress, ingested, correction=correction)
+    if source.retention is not None and source.kind == "stream":
+        _expire(scope, block, progress)
+    return outcome
+
+
+def _take_offsets(given: SourceInput, progress: SourceProgress) -> None:
+    seen_before = bool(progress.partitions)
+    for partition, (_, upto) in given.offsets.items():
+        if partition not in progress.partitions:
+            # A partition that appears later must not meet closed windows.
+            floor = progress.watermark_us if seen_before else None
+            progress.partitions[partition] = PartitionProgress(floor_us=floor)
+        progress.partitions[partition].next_offset = upto
+
+
+def _count(progress: SourceProgress, ingested: Ingested) -> None:
+    counts = progress.counts
+    counts.rows += ingested.rows
+    counts.accepted += ingested.accepted
+    counts.duplicate += ingested.duplicate
+    counts.dead += len(ingested.letters)
+    counts.unknown_fields += ingested.unknown_fields
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+def _run_stream(
+    scope: EpochScope,
+    node: Node,
+    block: SourceBlock,
+    decoder: Decoder,
+    given: SourceInput,
+    progress: SourceProgress,
+    ingested: Ingested,
+    *,
+    correction: bool,
+) -> None:
+    source, relation = block.source, block.relation
+    late = not correction and may_be_late(scope.connection, scope.plan, source, progress, ingested)
+    if late:
+        scope.late |= {source.name}
+    if late or source.unique:
+        _place(scope, source, progress, ingested)
+    if source.unique:
+        drop_duplicates(scope.connection, block, ingested, decoder, given.batches)
+    if not ingested.accepted:
+        return
+    watermark = "_ps_wm" if late or (source.unique and not correction) else "NULL::TIMESTAMP AS _ps_wm"
+    columns = column_list(relation.columns)
+    sql = f"(SELECT {columns}, _ps_p, _ps_o, {watermark} FROM {ingested.relation})"
+    weighted = not relation.append_only
+    if weighted:
+        sql = f'(SELECT *, 1 AS "_ps_w" FROM {sql})'
+    scope.deltas[source.name] = Delta(sql, weighted, ingested.accepted)
+    if node.content == "table":
+        apply_multiset(scope, relation, Delta(sql, False, ingested.accepted), table(f"t_{source.name}"))
+
+
+def may_be_late(
+    connection: duckdb.DuckDBPyConnection, plan: Plan, source: SourceDecl, progress: SourceProgress, ingested: Ingested
+) -> bool:
+    """Whether any row of the epoch can be late for any block: judged by the watermarks at its end, on the safe side."""
+    if source.watermark is None or ingested.smallest_us is None:
+        return False
+    delay = _us(source.watermark)
+    ends = [w for p in progress.partitions.values() if (w := p.watermark_us(delay)) is not None]
+    ends += [largest - delay for largest in ingested.largest_us.values()]
+    highest = max(ends, default=None)
+    if highest is None or ingested.smallest_us >= highest:
+        return False
+    tests = [
+        f"({late.end_of_event} <= make_timestamp({highest}))" for late in plan.late_rules if late.stream == source.name
+    ]
+    if not tests:
+        return False
+    row = connection.execute(
+        f"SELECT {' OR '.join(tests)} FROM (SELECT make_timestamp({ingested.smallest_us}) AS _ps_event)"
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _place(scope: EpochScope, source: SourceDecl, progress: SourceProgress, ingested: Ingested) -> None:
+    """Give each row `_ps_wm`, the watermark of its partition before it (semantics T1)."""
+    delay = source.watermark
+    name = f"_ps_w_{source.name}"
+    if delay is None:
+        scope.temporary(name, f"SELECT *, NULL::TIMESTAMP AS _ps_wm FROM {ingested.relation}")
+    else:
+        before = {p: x.watermark_us(_us(delay)) for p, x in progress.partitions.items()}
+        known = {p: w for p, w in before.items() if w is not None}
+        cases = " ".join(f"WHEN {p} THEN make_timestamp({w})" for p, w in known.items())
+        start = f"CASE _ps_p {cases} END" if known else "NULL::TIMESTAMP"
+        earlier = (
+            "max(_ps_at) OVER (PARTITION BY _ps_p ORDER BY _ps_o ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        )
+        scope.temporary(
+            name,
+            f"SELECT *, greatest({start}, {earlier} - to_microseconds({_us(delay)})) AS _ps_wm FROM {ingested.relation}",
+        )
+    ingested.relation = quote(name)
+
+
+def _move_watermark(
+    source: SourceDecl, given: SourceInput, progress: SourceProgress, ingested: Ingested | None, *, correction: bool
+) -> None:
+    if source.event_time is None or source.watermark is None or correction:
+        return
+    for partition, largest in (ingested.largest_us if ingested else {}).items():
+        moved = progress.partitions.setdefault(partition, PartitionProgress())
+        moved.largest_us = max(moved.largest_us, largest) if moved.largest_us is not None else largest
+    if given.advance_us is not None:
+        for moved in progress.partitions.values():
+            moved.floor_us = max(moved.floor_us or given.advance_us, given.advance_us)
+    delay = _us(source.watermark)
+    active = [p.watermark_us(delay) for n, p in progress.partitions.items() if n not in progress.idle]
+    known = [w for w in active if w is not None]
+    if known and len(known) == len(active):
+        lowest = min(known)
+        progress.watermark_us = lowest if progress.watermark_us is None else max(progress.watermark_us, lowest)
+
+
+def take_idle(source: SourceDecl, idle: tuple[int, ...], progress: SourceProgress) -> None:
+    """Partitions that wake start from the global watermark as their floor (semantics T1)."""
+    for partition in progress.idle:
+        if partition not in idle and progress.watermark_us is not None and partition in progress.partitions:
+            woken = progress.partitions[partition]
+            woken.floor_us = max(woken.floor_us or progress.watermark_us, progress.watermark_us)
+    progress.idle = idle
+
+
+def _expire(scope: EpochScope, block: SourceBlock, progress: SourceProgress) -> None:
+    """Rows older than the retention leave as deletes (semantics R4)."""
+    source, relation = block.source, block.relation
+    if progress.watermark_us is None or source.retention is None:
+        return
+    cutoff = from_us(progress.watermark_us - _us(source.retention))
+    stored = table(f"t_{source.name}")
+    name = f"_ps_e_{source.name}"
+    old = scope.temporary(name, f"SELECT * FROM {stored} WHERE {relation.event} < {cutoff}")
+    if not old:
+        return
+    scope.connection.execute(f"DELETE FROM {stored} WHERE {relation.event} < {cutoff}")
+    gone = f'SELECT *, -1 AS "_ps_w" FROM {quote(name)}'
+    current = scope.deltas.get(source.name)
+    sql = f"(SELECT * FROM {current.sql} UNION ALL {gone})" if current else f"({gone})"
+    scope.deltas[source.name] = Delta(sql, True, (current.rows if current else 0) + old)
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+
+def _run_keyed(scope: EpochScope, block: SourceBlock, ingested: Ingested, outcome: Outcome) -> None:
+    if not ingested.accepted:
+        return
+    source, relation = block.source, block.relation
+    stored = table(f"t_{source.name}")
+    moved = f"_ps_m_{source.name}"
+    if not scope.temporary(moved, keyed.newest_sql(source, relation, ingested.relation, stored)):
+        return
+    if source.version is None:
+        _alert_wandering_keys(scope, block, moved, outcome)
+    rows = scope.temporary(f"_ps_d_{source.name}", keyed.delta_sql(relation, quote(moved)))
+    scope.connection.execute(keyed.delete_sql(source, stored, quote(moved)))
+    scope.connection.execute(keyed.insert_sql(relation, stored, quote(moved)))
+    if rows:
+        scope.deltas[source.name] = Delta(quote(f"_ps_d_{source.name}"), True, rows)
+
+
+def _alert_wandering_keys(scope: EpochScope, block: SourceBlock, moved: str, outcome: Outcome) -> None:
+    row = scope.connection.execute(
+        f"SELECT count(*) FROM {quote(moved)} WHERE _ps_from IS NOT NULL AND _ps_from <> _ps_p"
+    ).fetchone()
+    if row and row[0]:
+        outcome.alerts.append(
+            f"{block.source.name}: {row[0]} keys came in two partitions; without a version their order is not defined"
+        )
+
+
+def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ingested: Ingested) -> None:
+    source, relation = block.source, block.relation
+    stored = table(f"t_{source.name}")
+    loose = [Field(f.name, f.type) for f in relation.fields]
+    columns = column_list(relation.columns)
+    sign = "CASE WHEN _ps_op IN ('+I', '+U') THEN 1 ELSE -1 END"
+    name = f"_ps_b_{source.name}"
+    over = f"PARTITION BY {column_list(relation.columns, 'a')} ORDER BY a._ps_p, a._ps_o"
+    balance = (
+        f"SELECT a.*, {sign} AS _ps_sign, coalesce(s.n, 0) + sum({sign}) OVER ({over}) AS _ps_balance "
+        f"FROM {ingested.relation} AS a LEFT JOIN (SELECT {columns}, count(*) AS n FROM {stored} GROUP BY ALL) AS s "
+        f"ON {same('s', 'a', loose)}"
+    )
+    lowest = (
+        f"min(_ps_balance) OVER (PARTITION BY {columns} ORDER BY _ps_p, _ps_o "
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+    )
+    # A delete is void iff it takes the balance to a new low below zero.
+    scope.temporary(
+        name,
+        f"SELECT *, (_ps_sign < 0 AND _ps_balance < least(0, coalesce(_ps_low, 0))) AS _ps_void "
+        f"FROM (SELECT *, {lowest} AS _ps_low FROM ({balance}))",
+    )
+    void = scope.connection.execute(
+        f"SELECT _ps_p, _ps_o FROM {quote(name)} WHERE _ps_void ORDER BY ALL"
+    ).fetchall()
+    finder = RecordFinder([b for b in given.batches if b.rows])
+    for partition, offset in void:
+        value, key, time, _, _ = finder.find(partition, offset)
+        verdict = Verdict("delete_without_row", "", "", f"{source.name} holds no such row to delete")
+        ingested.letters.append(Letter(partition, offset, time, key, value, verdict))
+        ingested.accepted -= 1
+    net = (
+        f'SELECT {columns}, sum(_ps_sign)::INTEGER AS "_ps_w" FROM {quote(name)} WHERE NOT _ps_void GROUP BY {columns} '
+        f"HAVING sum(_ps_sign) <> 0"
+    )
+    single = (
+        f'SELECT {columns}, sign("_ps_w")::INTEGER AS "_ps_w" '
+        f'FROM (SELECT *, unnest(range(abs("_ps_w"))) AS _ps_copy FROM ({net}))'
+    )
+    rows = scope.temporary(f"_ps_d_{source.name}", single)
+    if rows:
+        scope.deltas[source.name] = Delta(quote(f"_ps_d_{source.name}"), True, rows)
+        apply_multiset(scope, relation, scope.deltas[source.name], stored)
+
+
+# -- references --------------------------------------------------------------------------------------------------------
+
+
+def _run_reference(
+    scope: EpochScope,
+    block: SourceBlock,
+    decoder: Decoder,
+    given: SourceInput,
+    progress: SourceProgress,
+    outcome: Outcome,
+) -> None:
+    source, relation = block.source, block.relation
+    rows = sum(b.rows for b in given.batches)
+    problem = ""
+    if rows:
+        ingested = ingest(scope.connection, block, decoder, given, progress)
+        outcome.letters = ingested.letters
+        if ingested.letters:
+            problem = f"{len(ingested.letters)} of its {rows} rows break the contract"
+        elif source.key and (double := _repeated_key(scope, source)):
+            problem = f"the key {double} is there twice"
+    elif not source.allow_empty:
+        problem = "it is empty (allow_empty=True accepts that)"
+    if problem:
+        progress.counts.rows += len(outcome.letters)
+        progress.counts.dead += len(outcome.letters)
+        kept = f"version {progress.version} stays" if progress.version else "there is no version yet"
+        outcome.alerts.append(f"reference {source.name}: version {given.version} is refused, {problem}; {kept}")
+        return
+    progress.version = given.version
+    progress.counts.rows += rows
+    progress.counts.accepted += rows
+    columns = column_list(relation.columns)
+    stored, name = table(f"t_{source.name}"), f"_ps_d_{source.name}"
+    new = f"SELECT {columns} FROM {quote(judged_name(source.name))}" if rows else f"SELECT {columns} FROM {stored} WHERE FALSE"
+    moved = scope.temporary(
+        name,
+        f'SELECT *, -1 AS "_ps_w" FROM (SELECT {columns} FROM {stored} EXCEPT ALL {new}) '
+        f'UNION ALL SELECT *, 1 AS "_ps_w" FROM ({new} EXCEPT ALL SELECT {columns} FROM {stored})',
+    )
+    if moved:
+        scope.deltas[source.name] = Delta(quote(name), True, moved)
+        apply_multiset(scope, relation, scope.deltas[source.name], stored)
+
+
+def _repeated_key(scope: EpochScope, source: SourceDecl) -> str:
+    keys = column_list(source.key)
+    row = scope.connection.execute(
+        f"SELECT {keys} FROM {quote(judged_name(source.name))} GROUP BY {keys} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+    ).fetchone()
+    return ", ".join(map(str, row)) if row else ""
+
+
+def _us(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1_000_000)
+

@@ -1,0 +1,261 @@
+"""Grouped blocks: GROUP BY and DISTINCT.
+
+Delta rule, *merge* (linear aggregates, exact under retractions because weights are +1 and -1):
+
+    partial'(g)  =  partial(g) + sum over the delta's rows of group g of  weight * contribution
+    d            =  -output(partial(g)) + output(partial'(g))   where they differ
+
+A group lives while its hidden row count `_ps_n` is above zero; the group of a query without keys lives always. min and
+max merge by least and greatest, over append-only input alone.
+
+Delta rule, *affected groups* (all other aggregates): the groups that the delta touches are computed again from the
+input's content; d is the difference to their stored outputs.
+
+Reference version: `content_sql`, the GROUP BY over the input's whole content.
+"""
+
+from __future__ import annotations
+
+from penstock.plan.blocks import Aggregate, Field, GroupedBlock, column_list, quote, same
+
+W = '"_ps_w"'
+
+
+def content_sql(block: GroupedBlock, content: str) -> str:
+    """Keys and outputs of the whole block over the input's content (an SQL table or subquery)."""
+    return _grouped(block, content, f"FROM {content} AS i")
+
+
+def output_sql(block: GroupedBlock, state: str) -> str:
+    """Merge: the block's rows from its state table."""
+    having = f" WHERE {_finished(block, block.having, 's.')}" if block.having else ""
+    outputs = ", ".join(f"{_finished(block, sql, 's.')} AS {quote(name)}" for name, sql in block.outputs)
+    keys = "".join(f", s.{quote(k.name)}" for k in block.keys)
+    return f"SELECT {outputs}{keys} FROM {state} AS s{having}"
+
+
+# -- merge -------------------------------------------------------------------------------------------------------------
+
+
+def merge_touched_sql(block: GroupedBlock, delta: str, weighted: bool, state: str) -> str:
+    """One wide row per touched group: keys, `_ps_old` and `_ps_new` (does the group live), old and new partials."""
+    keys = column_list([k.name for k in block.keys], "g")
+    columns = [keys] if keys else []
+    alive = 's."_ps_n" IS NOT NULL' if not block.keys else 'coalesce(s."_ps_n", 0) > 0'
+    will_live = "TRUE" if not block.keys else 'coalesce(s."_ps_n", 0) + g."_ps_n" > 0'
+    columns += [f'{alive} AS "_ps_old"', f'{will_live} AS "_ps_new"']
+    for old, new, name in _merged(block):
+        columns += [f"{old} AS {quote('o' + name)}", f"{new} AS {quote('n' + name)}"]
+    return (
+        f"SELECT {', '.join(columns)} FROM ({_partials(block, delta, weighted)}) AS g "
+        f"LEFT JOIN {state} AS s ON {same('s', 'g', block.keys)}"
+    )
+
+
+def merge_delete_sql(block: GroupedBlock, touched: str, state: str) -> str:
+    return f"DELETE FROM {state} AS s USING {touched} AS t WHERE {same('s', 't', block.keys)}"
+
+
+def merge_insert_sql(block: GroupedBlock, touched: str, state: str) -> str:
+    keys = [quote(k.name) for k in block.keys]
+    partials = [quote("n" + name) for _, _, name in _merged(block)]
+    return f'INSERT INTO {state} SELECT {", ".join([*keys, *partials])} FROM {touched} WHERE "_ps_new"'
+
+
+def merge_delta_sql(block: GroupedBlock, touched: str, *, keys: bool) -> str:
+    """The block's delta from the wide rows; with `keys`, the hidden key columns too."""
+    before = _side(block, touched, "o", '"_ps_old"', "-1", keys=keys)
+    after = _side(block, touched, "n", '"_ps_new"', "1", keys=keys)
+    return f"{before} UNION ALL {after}"
+
+
+def _side(block: GroupedBlock, touched: str, prefix: str, lives: str, weight: str, *, keys: bool) -> str:
+    outputs = [f"{_finished(block, sql, '', prefix)} AS {quote(name)}" for name, sql in block.outputs]
+    if keys:
+        outputs += [quote(k.name) for k in block.keys]
+    conditions = [lives]
+    if block.having:
+        conditions.append(f"({_finished(block, block.having, '', prefix)})")
+    unchanged = [
+        f"{_finished(block, sql, '', 'o')} IS NOT DISTINCT FROM {_finished(block, sql, '', 'n')}"
+        for _, sql in block.outputs
+        if _reads_aggregates(block, sql)
+    ]
+    both = '"_ps_old" AND "_ps_new"'
+    if block.having:
+        both += f" AND ({_finished(block, block.having, '', 'o')}) AND ({_finished(block, block.having, '', 'n')})"
+    # IS NOT TRUE, since HAVING may be NULL.
+    conditions.append(f"({' AND '.join([both, *unchanged])}) IS NOT TRUE")
+    return f"SELECT {', '.join(outputs)}, {weight} AS {W} FROM {touched} WHERE {' AND '.join(conditions)}"
+
+
+def _reads_aggregates(block: GroupedBlock, sql: str) -> bool:
+    return any(quote(a.name) in sql for a in block.aggregates)
+
+
+def _partials(block: GroupedBlock, delta: str, weighted: bool) -> str:
+    """The delta's own partials per group."""
+    weight = f"i.{W}" if weighted else None
+    count = f"coalesce(sum({weight}), 0)::BIGINT" if weight else "count(*)"
+    columns = [f"i.{quote(k.name)}" for k in block.keys] + [f'{count} AS "_ps_n"']
+    for aggregate in block.aggregates:
+        columns += _partial(aggregate, weight)
+    group = f" GROUP BY {', '.join(f'i.{quote(k.name)}' for k in block.keys)}" if block.keys else ""
+    return f"SELECT {', '.join(columns)} FROM {delta} AS i{group}"
+
+
+def _partial(aggregate: Aggregate, weight: str | None) -> list[str]:
+    name = aggregate.name
+    argument = f"i.{quote(aggregate.argument)}" if aggregate.argument else None
+    condition = f"i.{quote(aggregate.filter)}" if aggregate.filter else None
+
+    def counted(*tests: str | None) -> str:
+        test = " AND ".join(t for t in tests if t)
+        if weight is None:
+            return f"count(CASE WHEN {test} THEN 1 END)" if test else "count(*)"
+        return f"coalesce(sum(CASE WHEN {test or 'TRUE'} THEN {weight} END), 0)::BIGINT"
+
+    present = f"{argument} IS NOT NULL" if argument else None
+    match aggregate.kind:
+        case "count":
+            return [f"{counted(present, condition)} AS {quote(name + '_n')}"]
+        case "sum" | "avg":
+            value = argument if weight is None else f"CASE WHEN {weight} > 0 THEN {argument} ELSE -{_signed(aggregate, argument)} END"
+            if condition:
+                value = f"CASE WHEN {condition} THEN {value} END"
+            return [
+                f"sum({value})::{aggregate.partial_type} AS {quote(name + '_s')}",
+                f"{counted(present, condition)} AS {quote(name + '_n')}",
+            ]
+        case "bool_and" | "bool_or":
+            return [
+                f"{counted(argument, condition)} AS {quote(name + '_t')}",
+                f"{counted(present, condition)} AS {quote(name + '_n')}",
+            ]
+        case _:
+            value = f"CASE WHEN {condition} THEN {argument} END" if condition else argument
+            return [f"{aggregate.kind}({value}) AS {quote(name + '_s')}"]
+
+
+def _signed(aggregate: Aggregate, argument: str | None) -> str:
+    """The argument in a type that holds its negation (unsigned and minimal integers have none)."""
+    integer = aggregate.partial_type == "HUGEINT"
+    return f"{argument}::HUGEINT" if integer else f"{argument}"
+
+
+def _merged(block: GroupedBlock) -> list[tuple[str, str, str]]:
+    """For each partial column: its old value, its new value, its name."""
+    merged = [_added("_ps_n")]
+    for aggregate in block.aggregates:
+        name = aggregate.name
+        match aggregate.kind:
+            case "count":
+                merged.append(_added(f"{name}_n"))
+            case "sum" | "avg":
+                merged += [_added(f"{name}_s"), _added(f"{name}_n")]
+            case "bool_and" | "bool_or":
+                merged += [_added(f"{name}_t"), _added(f"{name}_n")]
+            case "min":
+                merged.append(_extreme(f"{name}_s", "least"))
+            case _:
+                merged.append(_extreme(f"{name}_s", "greatest"))
+    return merged
+
+
+def _added(name: str) -> tuple[str, str, str]:
+    column = quote(name)
+    return f"coalesce(s.{column}, 0)", f"coalesce(s.{column}, 0) + coalesce(g.{column}, 0)", name
+
+
+def _extreme(name: str, function: str) -> tuple[str, str, str]:
+    column = quote(name)
+    return f"s.{column}", f"{function}(s.{column}, g.{column})", name
+
+
+def _finished(block: GroupedBlock, sql: str, qualifier: str, prefix: str = "") -> str:
+    """SQL over keys and aggregate names as SQL over partials."""
+    for aggregate in reversed(block.aggregates):
+        marker = quote(aggregate.name)
+        if marker in sql:
+            sql = sql.replace(marker, _value(aggregate, qualifier, prefix))
+    if qualifier:
+        for key in block.keys:
+            sql = sql.replace(quote(key.name), qualifier + quote(key.name))
+    return sql
+
+
+def _value(aggregate: Aggregate, qualifier: str, prefix: str) -> str:
+    def part(suffix: str) -> str:
+        return qualifier + quote(f"{prefix}{aggregate.name}_{suffix}")
+
+    match aggregate.kind:
+        case "count":
+            return part("n")
+        case "sum":
+            return f"(CASE WHEN {part('n')} > 0 THEN {part('s')} END)"
+        case "avg":
+            return f"(CASE WHEN {part('n')} > 0 THEN {part('s')}::DOUBLE / {part('n')} END)"
+        case "bool_and":
+            return f"(CASE WHEN {part('n')} > 0 THEN {part('t')} = {part('n')} END)"
+        case "bool_or":
+            return f"(CASE WHEN {part('n')} > 0 THEN {part('t')} > 0 END)"
+        case _:
+            return part("s")
+
+
+# -- affected groups ---------------------------------------------------------------------------------------------------
+
+
+def affected_keys_sql(block: GroupedBlock, delta: str) -> str:
+    """The keys of the groups that the delta touches."""
+    return f"SELECT DISTINCT {column_list([k.name for k in block.keys]) or '1 AS _ps_one'} FROM {delta}"
+
+
+def affected_rows_sql(block: GroupedBlock, content: str, affected: str) -> str:
+    """The touched groups computed again from the input's content."""
+    join = f"FROM {content} AS i SEMI JOIN {affected} AS a ON {same('i', 'a', block.keys)}" if block.keys else f"FROM {content} AS i"
+    return _grouped(block, content, join)
+
+
+def affected_delta_sql(block: GroupedBlock, stored: str, affected: str, rows: str, *, keys: bool) -> str:
+    """Stored outputs of the touched groups out, new ones in, where they differ."""
+    columns = column_list([*block.relation.columns, *([k.name for k in block.keys] if keys else [])])
+    mine = f"SELECT * FROM {stored} AS s SEMI JOIN {affected} AS a ON {same('s', 'a', block.keys)}" if block.keys else f"SELECT * FROM {stored}"
+    everything: list[Field] = [*block.relation.fields]
+    matched = f"{same('l', 'r', block.keys)} AND {same('l', 'r', [Field(f.name, f.type) for f in everything])}"
+    return (
+        f"SELECT {columns}, -1 AS {W} FROM ({mine}) AS l WHERE NOT EXISTS (SELECT 1 FROM {rows} AS r WHERE {matched}) "
+        f"UNION ALL "
+        f"SELECT {columns}, 1 AS {W} FROM {rows} AS l WHERE NOT EXISTS (SELECT 1 FROM ({mine}) AS r WHERE {matched})"
+    )
+
+
+def affected_delete_sql(block: GroupedBlock, stored: str, affected: str) -> str:
+    if not block.keys:
+        return f"DELETE FROM {stored}"
+    return f"DELETE FROM {stored} AS s USING {affected} AS a WHERE {same('s', 'a', block.keys)}"
+
+
+def affected_insert_sql(block: GroupedBlock, stored: str, rows: str) -> str:
+    columns = column_list([*(k.name for k in block.keys), *block.relation.columns])
+    return f"INSERT INTO {stored} ({columns}) SELECT {columns} FROM {rows}"
+
+
+def _grouped(block: GroupedBlock, content: str, from_: str) -> str:
+    """The GROUP BY itself: hidden keys and outputs."""
+    keys = [f"i.{quote(k.name)}" for k in block.keys]
+    calls = [f"{_call(a)} AS {quote(a.name)}" for a in block.aggregates]
+    group = f" GROUP BY {', '.join(keys)}" if keys else ""
+    inner = f"SELECT {', '.join([*keys, *calls]) or 'count(*) AS _ps_n'} {from_}{group}"
+    outputs = ", ".join([quote(k.name) for k in block.keys] + [f"{sql} AS {quote(n)}" for n, sql in block.outputs])
+    having = f" WHERE {block.having}" if block.having else ""
+    return f"SELECT {outputs} FROM ({inner}){having}"
+
+
+def _call(aggregate: Aggregate) -> str:
+    if aggregate.kind == "opaque":
+        return aggregate.sql
+    function = aggregate.kind
+    argument = f"i.{quote(aggregate.argument)}" if aggregate.argument else "*"
+    condition = f" FILTER (WHERE i.{quote(aggregate.filter)})" if aggregate.filter else ""
+    return f"{function}({argument}){condition}"

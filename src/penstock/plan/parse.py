@@ -1,0 +1,164 @@
+"""From a view's text to a syntax tree: parameters, references, volatile functions, unstated order.
+
+The text is kept: `Query.text` is what the user wrote with parameters filled in. Places in errors are places in the
+user's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import ParseError, TokenError
+from sqlglot.tokens import TokenType
+
+from penstock.durations import parse_duration
+from penstock.errors import DeclarationError, Where
+from penstock.pipeline import Graph, ParameterDecl, ViewDecl
+from penstock.plan.blocks import literal
+
+DIALECT = "duckdb"
+CLOCKS = (exp.CurrentTimestamp, exp.CurrentDate, exp.CurrentTime, exp.CurrentDatetime, exp.Localtime, exp.Localtimestamp)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A parsed view. text: with parameters filled in; relations: the names it reads, as written."""
+
+    view: ViewDecl
+    text: str
+    tree: exp.Query
+    relations: tuple[str, ...]
+
+
+def parse_view(view: ViewDecl, graph: Graph, volatile: frozenset[str]) -> Query:
+    """The view's query.
+
+    Raises:
+        DeclarationError: PS-DECL-006 (syntax), PS-DECL-008 (volatile), PS-DECL-015 (unknown parameter), with the place.
+    """
+    text = fill_parameters(view.sql, graph, view.where)
+    tree = _parse(text, view)
+    _refuse_volatile(tree, view, volatile)
+    return Query(view, text, tree, _relations(tree))
+
+
+def fill_parameters(text: str, graph: Graph, where: Where) -> str:
+    """The text with each `$name` outside of strings and comments replaced by its value as an SQL literal."""
+    declared = {p.name: p for p in graph.parameters}
+    try:
+        tokens = sqlglot.tokenize(text, dialect=DIALECT)
+    except TokenError as problem:
+        raise DeclarationError("PS-DECL-006", "the SQL cannot be read", where=where, got=str(problem)) from None
+    pieces: list[str] = []
+    position = 0
+    for sign, name in zip(tokens, tokens[1:], strict=False):
+        if sign.token_type != TokenType.PARAMETER or sign.text != "$" or name.start != sign.end + 1:
+            continue
+        parameter = declared.get(name.text)
+        if parameter is None:
+            raise DeclarationError(
+                "PS-DECL-015",
+                f"parameter ${name.text} is not declared",
+                where=place_in(where, text, sign.line, _column(text, sign.start)),
+                expected=", ".join(f"${p}" for p in sorted(declared)) or "a declared parameter",
+                got=f"${name.text}",
+            )
+        pieces += [text[position : sign.start], parameter_literal(parameter, graph.values)]
+        position = name.end + 1
+    return "".join([*pieces, text[position:]])
+
+
+def parameter_literal(parameter: ParameterDecl, values: Mapping[str, str]) -> str:
+    """The parameter's value as an SQL literal of its type."""
+    value = values.get(parameter.name, parameter.default)
+    match parameter.type:
+        case "int":
+            return str(int(value))
+        case "decimal":
+            return f"CAST({literal(value)} AS DECIMAL(38, 10))"
+        case "interval":
+            return f"INTERVAL {literal(_interval(value))}"
+        case "str":
+            return literal(value)
+
+
+def place_in(where: Where, text: str, line: int, column: int) -> Where:
+    """A place in a view's text as a place in the user's file.
+
+    In Python the text is an argument: the line is counted from the call, and the column is that of the text's line.
+    """
+    if not line:
+        return where
+    if where.column:
+        return Where(where.file, where.line + line - 1, column + (where.column - 1 if line == 1 else 0))
+    return Where(where.file, where.line + line - 1 if where.line else line, column)
+
+
+def _interval(value: str) -> str:
+    us = round(parse_duration(value).total_seconds() * 1_000_000)
+    return f"{us // 1_000_000} seconds" if us % 1_000_000 == 0 else f"{us} microseconds"
+
+
+def _parse(text: str, view: ViewDecl) -> exp.Query:
+    try:
+        trees = [tree for tree in sqlglot.parse(text, dialect=DIALECT) if tree is not None]
+    except ParseError as problem:
+        first = problem.errors[0] if problem.errors else {}
+        line, column = int(first.get("line") or 0), int(first.get("col") or 0)
+        raise DeclarationError(
+            "PS-DECL-006",
+            f"view {view.name}: the SQL cannot be parsed",
+            where=place_in(view.where, text, line, column),
+            got=str(first.get("description") or problem).strip(),
+            expected="one SELECT in DuckDB's SQL",
+        ) from None
+    if len(trees) != 1 or not isinstance(trees[0], exp.Query):
+        raise DeclarationError(
+            "PS-DECL-006",
+            f"view {view.name} is not one query",
+            where=view.where,
+            expected="one SELECT",
+            got=f"{len(trees)} statements" if len(trees) != 1 else type(trees[0]).__name__.upper(),
+        )
+    return trees[0]
+
+
+def _refuse_volatile(tree: exp.Expression, view: ViewDecl, volatile: frozenset[str]) -> None:
+    for node in tree.find_all(exp.Func, exp.Column):
+        names = function_names(node) if isinstance(node, exp.Func) else {node.name.lower()} & {"current_timestamp"}
+        clock = isinstance(node, CLOCKS) or bool(names & {"now", "today", "current_date", "get_current_timestamp"})
+        if not clock and not names & volatile:
+            continue
+        shown = node.sql(DIALECT)
+        raise DeclarationError(
+            "PS-DECL-008",
+            f"view {view.name}: {shown} gives another answer each time",
+            where=view.where,
+            expected="functions whose result follows from their arguments",
+            got=shown,
+            hint="declare a clock (pipeline.clock('clock', '1s')) and join it"
+            if clock
+            else "put the value into the rows at the source",
+        )
+
+
+def function_names(node: exp.Func) -> set[str]:
+    """The names by which the function may be known to the engine, in lower case."""
+    if isinstance(node, exp.Anonymous):
+        return {node.name.lower()}
+    names = {name.lower() for name in node.sql_names()}
+    rendered = node.sql(DIALECT).split("(", 1)[0].strip().lower()
+    return names | {rendered}
+
+
+def _relations(tree: exp.Expression) -> tuple[str, ...]:
+    own: set[str] = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
+    names = [t.name for t in tree.find_all(exp.Table) if t.name and t.name.lower() not in own]
+    return tuple(dict.fromkeys(names))
+
+
+def _column(text: str, position: int) -> int:
+    return position - (text.rfind("\n", 0, position) + 1) + 1

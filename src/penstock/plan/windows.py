@@ -1,0 +1,35 @@
+"""Which expressions are windows of event time.
+
+`time_bucket(INTERVAL, event time)` and `date_trunc(unit, event time)` are monotone in event time, so that the watermark
+closes them in order. Anything else is no window, and then no row is late and nothing closes.
+"""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from penstock.plan.parse import DIALECT
+
+_UNITS = {"second", "minute", "hour", "day", "week", "month", "quarter", "year"}
+
+
+def find_window(key: exp.Expression, event: exp.Expression) -> str | None:
+    """The window's length as SQL if `key` is a window of `event`, else None."""
+    if isinstance(key, exp.DateBin) and isinstance(key.this, exp.Interval):
+        return key.this.sql(DIALECT) if _same(key.expression, event) else None
+    if isinstance(key, exp.DateTrunc | exp.TimestampTrunc):
+        unit = (key.text("unit") or "").lower()
+        return f"INTERVAL '1 {unit}'" if unit in _UNITS and _same(key.this, event) else None
+    return None
+
+
+def end_of_event(key: exp.Expression, event: exp.Expression, length: str) -> str:
+    """The window's end as SQL over a column `_ps_event` in place of the event time."""
+    placeholder = exp.column(exp.to_identifier("_ps_event"))
+    wanted = event.sql(DIALECT).lower()
+    replaced = key.transform(lambda node: placeholder if node.sql(DIALECT).lower() == wanted else node)
+    return f"{replaced.sql(DIALECT)} + {length}"
+
+
+def _same(argument: exp.Expression, event: exp.Expression) -> bool:
+    return argument == event or argument.sql(DIALECT).lower() == event.sql(DIALECT).lower()
