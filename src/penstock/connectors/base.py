@@ -7,44 +7,13 @@ guarantees when an epoch is delivered twice is its `guarantee`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
-from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 
-from penstock.errors import ConnectorError
-
-
-@dataclass(frozen=True)
-class Url:
-    """A binding: `scheme:path?option=value`. For `log:` and `file:` the path is as typed, relative to the project."""
-
-    scheme: str
-    path: str
-    options: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> Url:
-        scheme, separator, rest = text.partition(":")
-        if not separator or not scheme.isidentifier():
-            raise ConnectorError(
-                "PS-CONF-002", "a binding is not a URL", expected="scheme:path", got=text, hint="for example log:events"
-            )
-        parts = urlsplit("x:" + rest)
-        path = rest.split("?", 1)[0]
-        try:
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError:
-            raise ConnectorError(
-                "PS-CONF-002", "the options of a URL are wrong", expected="?name=value&name=value", got=text
-            ) from None
-        return cls(scheme.lower(), path, dict(pairs))
-
-    def __str__(self) -> str:
-        query = "&".join(f"{key}={value}" for key, value in self.options.items())
-        return f"{self.scheme}:{self.path}" + (f"?{query}" if query else "")
+from penstock.url import Url as Url
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+# Every target sets up what it needs by itself: Python 3.11 to 3.13 and git are enough.
+VENV := .venv
+VENV2 := .venv-duckdb2
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# A fresh seed each time, printed, beside the fixed ones of the default profile.
+FRESH_SEED := $(shell date +%s)
+export PYTHONHASHSEED ?= 0
+
+.PHONY: help setup setup-duckdb2 demo check test soak mutants lint types docs clean
+
+help:
+	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
+	@echo "make check    style, types, layers and the fast tests (3 minutes)"
+	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (25 minutes)"
+	@echo "make soak     the full counts: 500 kills, long fuzzing"
+	@echo "make mutants  seeded faults, each of which must fail a test"
+	@echo "make docs     generate the reference pages again"
+
+setup:
+	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV)
+
+setup-duckdb2:
+	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV2) 'duckdb>=2.0,<2.1'
+
+demo: setup
+	@$(BIN)/penstock demo
+
+lint: setup
+	@$(BIN)/ruff check src tests scripts
+	@$(BIN)/ruff format --check src tests scripts
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/vulture
+
+types: setup
+	@$(BIN)/mypy
+
+check: lint types
+	@$(PYTEST) -q -n 2 -m "not slow and not soak"
+
+test: lint types setup-duckdb2
+	@$(PYTEST) -q -n 2 -m "not soak"
+	@echo "fresh seed: $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
+	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
+	@echo "DuckDB 2.0:"
+	@$(VENV2)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(wildcard tests/engines tests/formats tests/plan tests/runtime)
+
+.PHONY: fresh
+fresh: setup
+	@$(PYTEST) -q -n 2 -m "not slow and not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED) \
+	    $(wildcard tests/engines tests/formats tests/connectors tests/contract tests/test_sqlfile.py)
+
+soak: setup
+	@$(PYTEST) -q -m "soak" --hypothesis-profile=soak
+
+mutants: setup
+	@$(BIN)/python scripts/mutants.py
+
+docs: setup
+	@$(BIN)/python scripts/generate_docs.py
+
+clean:
+	rm -rf $(VENV) $(VENV2) .penstock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
