@@ -22,7 +22,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `type` is a DuckDB type name; `nullable` columns may be missing or null in the record."""
+    """One column: `type` is a DuckDB type name; `nullable` columns may be missing or null in the record.
+
+    children: of a STRUCT its fields, of a list or MAP one column for the elements or values; empty where `type` says
+    all (everything inside may then be null). default: the JSON text that a missing field takes, empty for none.
+    """
 
     name: str
     type: str
@@ -30,6 +34,8 @@ class Column:
     rules: tuple[Rule, ...] = ()
     pii: bool = False
     description: str = ""
+    children: tuple[Column, ...] = ()
+    default: str = ""
 
 
 @dataclass(frozen=True)
