@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,12 @@ class Counts:
 
 
 CellCounts = dict[Cell, Counts]
+
+
+def from_kinds(by_kind: Sequence[int], max_produce_time_ms: int) -> Counts:
+    """The counts of a cell from its number of events of each type, in the order of `EVENT_TYPES`."""
+    views, clicks, purchases = by_kind
+    return Counts(sum(by_kind), views, clicks, purchases, max_produce_time_ms)
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,6 @@ def count_events(
     newest = np.zeros(size, dtype=np.int64)
     np.maximum.at(newest, places, produce_time_ms)
     return {
-        (key % width, (key // width + first) * window_us + ORIGIN_US): Counts(
-            int(by_kind[i].sum()), *(int(n) for n in by_kind[i]), max_produce_time_ms=int(newest[i])
-        )
+        (key % width, (key // width + first) * window_us + ORIGIN_US): from_kinds(by_kind[i].tolist(), int(newest[i]))
         for i, key in enumerate(keys.tolist())
     }

@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
-from penstock.apps.ads.counts import Cell, CellCounts, Counts, add_all, window_start_us
+from penstock.apps.ads.counts import Cell, CellCounts, add_all, from_kinds, window_start_us
 from penstock.apps.ads.generate import AD_TYPES, EVENT_TYPES
 from penstock.connectors.log import LogSource, LogTopic
 
@@ -119,7 +119,7 @@ def _records(topic: str, partition: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _cells(rows: Mapping[Cell, list[int]]) -> CellCounts:
-    return {cell: Counts(sum(row[:-1]), *row[:-1], max_produce_time_ms=row[-1]) for cell, row in rows.items()}
+    return {cell: from_kinds(row[:-1], row[-1]) for cell, row in rows.items()}
 
 
 _UUID = rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

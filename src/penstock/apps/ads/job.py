@@ -1,0 +1,152 @@
+"""The ads job as a process of its own, and the topics it is bound to.
+
+The job only sees its topics: any program that reads them and writes results could stand in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.apps.ads.mapping import write_mapping
+from penstock.connectors.log import LogTopic
+from penstock.durations import format_duration, parse_duration
+from penstock.errors import RunError
+
+STOPPED = (0, 143, -signal.SIGTERM)
+STOP_WITHIN_S = 60.0
+TAIL_LINES = 15
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """The folders of one run: topics, ledgers, the job's state and its log."""
+
+    folder: Path
+
+    @property
+    def events(self) -> str:
+        return str(self.folder / "log" / "events")
+
+    @property
+    def campaigns(self) -> str:
+        return str(self.folder / "log" / "campaigns")
+
+    @property
+    def results(self) -> str:
+        return str(self.folder / "log" / "results")
+
+    @property
+    def ledger(self) -> str:
+        return str(self.folder / "ledger")
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def job_log(self) -> Path:
+        return self.folder / "job.log"
+
+    def job_is_ready(self) -> bool:
+        """Whether the job has opened its state: imports, declarations and planning lie behind it then."""
+        return any(self.state.rglob("*.duckdb"))
+
+    def prepare(self, mapping: dict[str, int], partitions: int) -> None:
+        """Make the topics anew, and the campaigns complete, before anything reads them."""
+        for topic, count in ((self.events, partitions), (self.campaigns, 1), (self.results, 1)):
+            LogTopic.create(topic, count)
+        write_mapping(LogTopic.open(self.campaigns), mapping)
+
+
+def job_command(
+    place: Workplace, *, window_s: float, watermark_s: float, pipeline: str = "ads", options: Sequence[str] = ()
+) -> list[str]:
+    """The command line that runs the shipped job over a workplace."""
+    settings = {"window": window_s, "watermark": watermark_s}
+    binds = {"events": place.events, "campaigns": place.campaigns, "sink:results": place.results}
+    return [
+        *(sys.executable, "-m", "penstock", "run", pipeline, "--state", str(place.state)),
+        *(part for name, path in binds.items() for part in ("--bind", f"{name}=log:{path}")),
+        *(
+            part
+            for name, seconds in settings.items()
+            for part in ("--set", f"{name}={format_duration(parse_duration(f'{seconds}s'))}")
+        ),
+        *options,
+    ]
+
+
+class JobProcess:
+    """A running job, in a process group of its own; its output goes to a file."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise RunError PS-BENCH-004 if the job has ended by itself."""
+        if self._process.poll() is not None:
+            raise self._failed("a job that runs until it is told to stop")
+
+    def wait_until(self, ready: Callable[[], bool], within_s: float) -> None:
+        """Return when `ready` is true.
+
+        Raises:
+            RunError: PS-BENCH-004, the job ended, or it is not ready in time.
+        """
+        deadline = time.monotonic() + within_s
+        while not ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise self._failed(f"a job that is ready within {within_s:g} s")
+            time.sleep(0.02)
+
+    def wait(self) -> None:
+        """Wait until the job ends by itself. Raises RunError PS-BENCH-004 unless its exit code is 0."""
+        if self._process.wait() != 0:
+            raise self._failed("exit code 0")
+
+    def stop(self) -> None:
+        """Ask the job to stop, and wait until it has. Raises RunError PS-BENCH-004 if it does not stop cleanly."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            code = self._process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise self._failed(f"a job that stops within {STOP_WITHIN_S:g} s") from None
+        if code not in STOPPED:
+            raise self._failed("exit code 0 or 143")
+
+    def kill(self) -> None:
+        """End the job and all its processes at once; what it made durable stays."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _failed(self, expected: str) -> RunError:
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        code = self._process.poll()
+        state = "still running" if code is None else f"exit code {code}"
+        return RunError(
+            "PS-BENCH-004",
+            "the job failed",
+            expected=expected,
+            got="\n".join([state, *lines]),
+            hint=f"its whole output is in {self.log}",
+        )
