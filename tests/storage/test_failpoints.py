@@ -70,7 +70,9 @@ for _ in range(5):
 """
 
 
-@pytest.mark.parametrize(("plan", "left"), [("test.point@3", b"abcdabcd"), ("test.half@2", b"abcdab"), ("", b"abcd" * 5)])
+@pytest.mark.parametrize(
+    ("plan", "left"), [("test.point@3", b"abcdabcd"), ("test.half@2", b"abcdab"), ("", b"abcd" * 5)]
+)
 def test_a_kill_ends_the_process_group_and_may_tear(tmp_path: Path, plan: str, left: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "out")],

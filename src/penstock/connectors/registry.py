@@ -19,6 +19,7 @@ Role = Literal["source", "versions", "sink", "topics"]
 GROUP = "penstock.connectors"
 
 _BUILT_IN: dict[str, str] = {
+    "clock.source": "penstock.connectors.clock:ClockSource",
     "file.sink": "penstock.connectors.file_sink:FileSinks",
     "file.source": "penstock.connectors.file:FileSources",
     "file.versions": "penstock.connectors.file_versions:FileVersions",
