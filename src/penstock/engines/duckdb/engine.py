@@ -225,6 +225,13 @@ class DuckState:
                 )
         return letters.request_replay(self._connection, "late", positions)
 
+    def restore_requests(self, requests: Sequence[tuple[str, str, int, int]]) -> None:
+        """Write the corrections that a journal recorded."""
+        for kind in ("dead", "late"):
+            positions = [(source, partition, offset) for k, source, partition, offset in requests if k == kind]
+            if positions:
+                letters.request_replay(self._connection, kind, positions)
+
     def replay_pending(self) -> bool:
         """Whether a correction epoch is due."""
         row = self._connection.execute('SELECT coalesce(max("offset"), -1) FROM _ps.replay').fetchone()

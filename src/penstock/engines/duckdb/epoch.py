@@ -224,6 +224,7 @@ class _Run:
         extra = {
             "flush": self.given.flush,
             "correction": self.correction,
+            "requests": self.replay.requests(),
             "at_us": self.given.at_us,
             "plan": self.plan.fingerprint,
             "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},

@@ -156,6 +156,11 @@ class Replay:
     dead: dict[str, list[RawBatch]]
     late: dict[str, list[tuple[int, int]]]
 
+    def requests(self) -> list[tuple[str, str, int, int]]:
+        """What was asked for, as the journal keeps it."""
+        dead = [("dead", s, b.partition, o) for s, bs in self.dead.items() for b in bs for o in b.offsets.to_pylist()]
+        return dead + [("late", s, p, o) for s, positions in self.late.items() for p, o in positions]
+
     @property
     def empty(self) -> bool:
         return not self.dead and not self.late

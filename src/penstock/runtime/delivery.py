@@ -1,0 +1,111 @@
+"""Handing committed epochs to sinks.
+
+Each sink has a thread and a bounded queue: a slow sink fills its own queue, and then the loop waits, which pauses the
+sources; the other sinks go on. What could not be delivered stays in the outbox and is delivered after the next start.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from penstock.connectors.base import Guarantee, Sink
+from penstock.errors import ConnectorError, Error
+from penstock.storage import failpoints
+
+BEFORE_DELIVER = failpoints.register("sink.before", "an epoch's mark is durable, it is about to be delivered")
+AFTER_DELIVER = failpoints.register("sink.after", "an epoch is delivered, the outbox still has it")
+
+QUEUED_EPOCHS = 16
+RETRIES = 8
+FIRST_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True)
+class _Item:
+    epoch: int
+    changes: pa.Table | None
+
+
+class Delivery:
+    """One sink's queue and thread."""
+
+    def __init__(self, name: str, sink: Sink) -> None:
+        self.name = name
+        self.sink = sink
+        self.rows = 0
+        self.last_epoch = -1
+        self.failure: BaseException | None = None
+        self._queue: queue.Queue[_Item | None] = queue.Queue(QUEUED_EPOCHS)
+        self._thread = threading.Thread(target=self._work, name=f"sink-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def guarantee(self) -> Guarantee:
+        return self.sink.guarantee
+
+    @property
+    def waiting(self) -> int:
+        """Epochs that are committed but not delivered."""
+        return self._queue.unfinished_tasks
+
+    def put(self, epoch: int, changes: pa.Table) -> None:
+        """Queue an epoch; blocks while the queue is full (this is what slows the sources down)."""
+        while True:
+            self.check()
+            try:
+                self._queue.put(_Item(epoch, changes), timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def check(self) -> None:
+        """Raise what stopped the sink."""
+        if self.failure is not None:
+            raise self.failure
+
+    def flush(self) -> None:
+        """Wait until everything queued is delivered; raise what stopped it."""
+        while self._queue.unfinished_tasks and self.failure is None:
+            time.sleep(0.001)
+        self.check()
+
+    def close(self) -> None:
+        """Stop the thread after what is queued, and close the sink."""
+        self._queue.put(None)
+        self._thread.join()
+        self.sink.close()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self.failure is None and item.changes is not None:
+                try:
+                    self._deliver(item.epoch, item.changes)
+                except BaseException as problem:  # noqa: BLE001 - the loop raises it in its own thread
+                    self.failure = problem
+            self._queue.task_done()
+        self._queue.task_done()
+
+    def _deliver(self, epoch: int, changes: pa.Table) -> None:
+        for attempt in range(RETRIES + 1):
+            failpoints.hit(BEFORE_DELIVER)
+            try:
+                self.sink.deliver(epoch, changes)
+                break
+            except Error as problem:
+                if not problem.retryable or attempt == RETRIES:
+                    raise
+                # Full jitter: several jobs that wait for one broker do not come back at once.
+                time.sleep(random.uniform(0, FIRST_PAUSE_S * 2**attempt))
+            except OSError as problem:
+                raise ConnectorError(
+                    "PS-CONN-003", f"sink {self.name} cannot be written", expected="a sink that can be written", got=str(problem)
+                ) from problem
+        self.rows += len(changes)
+        self.last_epoch = epoch
+        failpoints.hit(AFTER_DELIVER)

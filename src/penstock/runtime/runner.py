@@ -1,0 +1,494 @@
+"""The epoch loop: read, commit, mark, deliver; again.
+
+Invariants, in this order for every epoch: the engine's commit (state, offsets, journal, outbox in one transaction), then
+the durable high-water mark, then delivery. A crash between any two leaves an epoch that is delivered again or not at
+all, and sinks know epochs that come twice. A stop asked for from outside takes effect between epochs.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+from penstock.connectors.base import Guarantee, Sink, SinkContext, Source, VersionSource
+from penstock.connectors.registry import open_sink, open_source, open_versions, source_format
+from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
+from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
+from penstock.errors import DeclarationError, StateError, Unsupported
+from penstock.pipeline import Graph
+from penstock.plan.plan import Plan
+from penstock.runtime.delivery import Delivery
+from penstock.runtime.feed import Feed, ReferenceFeed, ReferenceUnreadable
+from penstock.runtime.journal import JournalEntry, read_journal
+from penstock.runtime.lock import StateLock
+from penstock.runtime.mark import HighWaterMark
+from penstock.settings import Target
+
+MAINTAIN_EVERY_S = 30.0
+IDLE_STOP_S = 1.0
+
+
+class Until(Enum):
+    """When a run ends by itself."""
+
+    STOPPED = "stopped"
+    DRAINED = "drained"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How long to run, and how large an epoch may be.
+
+    flush: close windows at the end (T4). for_s: stop after so many seconds. max_rows, max_bytes: of one epoch.
+    journal: replay exactly these epochs, then stop.
+    """
+
+    until: Until = Until.STOPPED
+    flush: bool = True
+    for_s: float | None = None
+    max_rows: int = 250_000
+    max_bytes: int = 256 << 20
+    journal: Path | None = None
+    threads: int | None = None
+    memory_limit: str | None = None
+
+
+@dataclass
+class Snapshot:
+    """What a person wants to see of a running job."""
+
+    epoch: int = -1
+    rows: int = 0
+    rows_per_s: float = 0.0
+    lag: int = 0
+    watermark_us: int | None = None
+    dead: int = 0
+    late: int = 0
+    waiting: int = 0
+    started_at: float = field(default_factory=time.time)
+    alerts: list[str] = field(default_factory=list)
+
+
+class Observer(Protocol):
+    """Who is told of every epoch (metrics, logs, the live line). Called in the loop's thread: be quick."""
+
+    def started(self, runner: Runner) -> None: ...
+
+    def epoch(self, runner: Runner, result: EpochResult) -> None: ...
+
+    def alert(self, runner: Runner, message: str) -> None: ...
+
+    def stopped(self, runner: Runner, error: BaseException | None) -> None: ...
+
+
+class Control(Protocol):
+    """Requests of other processes, served between epochs."""
+
+    def serve(self, runner: Runner) -> bool:
+        """Do what was asked for since the last call; whether anything was."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Runner:
+    """One job: a pipeline on a target.
+
+    Use it in a `with` block; `run` returns when the job is done or was stopped. `sources`, `versions` and `sinks` put
+    objects (for example in-memory topics) in place of what the target binds.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        target: Target,
+        options: RunOptions | None = None,
+        *,
+        observers: tuple[Observer, ...] = (),
+        control: Callable[[Runner], Control] | None = None,
+        sources: Mapping[str, Source] | None = None,
+        versions: Mapping[str, VersionSource] | None = None,
+        sinks: Mapping[str, Callable[[SinkContext], Sink]] | None = None,
+    ) -> None:
+        if target.engine != "duckdb":
+            raise Unsupported(
+                "PS-PLAN-001", f"engine {target.engine} cannot run pipelines yet", expected="duckdb", got=target.engine
+            )
+        self.graph = graph
+        self.target = target
+        self.options = options or RunOptions()
+        self.observers = observers
+        self.snapshot = Snapshot()
+        self._stop = threading.Event()
+        self._make_control = control
+        self._control: Control | None = None
+        self._given_sources = dict(sources or {})
+        self._given_versions = dict(versions or {})
+        self._given_sinks = dict(sinks or {})
+        self.feeds: list[Feed] = []
+        self.references: list[ReferenceFeed] = []
+        self.deliveries: dict[str, Delivery] = {}
+        self._rates: list[tuple[float, int]] = []
+        self._maintained_at = time.monotonic()
+        self._closing: list[Callable[[], None]] = []
+        self.plan: Plan = compile_for_duckdb(graph, in_memory=False)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- opening and closing -------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self._lock = StateLock.take(self.target.state)
+        self._closing.append(self._lock.release)
+        self.mark = HighWaterMark(self.target.state)
+        self._closing.append(self.mark.close)
+        formats = {s.name: source_format(self.target.source(s.name)) for s in self.graph.sources if self._bound(s.name)}
+        for name, format in formats.items():
+            if format == "parquet":
+                formats[name] = "json"
+        self.state = DuckState(
+            self.plan,
+            self.target.state,
+            formats=formats,
+            threads=self.options.threads,
+            memory_limit=self.options.memory_limit,
+        )
+        self._closing.append(self.state.close)
+        self.mark.check(self.progress.state_id, self.progress.epoch)
+        if self.mark.epoch < self.progress.epoch:
+            self.mark.write(self.progress.state_id, self.progress.epoch)
+        self._open_sources()
+        self._open_sinks()
+        if self._make_control is not None:
+            self._control = self._make_control(self)
+            self._closing.append(self._control.close)
+
+    def _bound(self, name: str) -> bool:
+        return name not in self._given_sources and name not in self._given_versions
+
+    def _open_sources(self) -> None:
+        for declared in self.graph.sources:
+            name = declared.name
+            if declared.kind == "reference":
+                versions = self._given_versions.get(name) or open_versions(self.target.source(name), name)
+                self._closing.append(versions.close)
+                seen = self.progress.sources[name].version
+                self.references.append(ReferenceFeed(declared, versions, seen))
+                continue
+            source = self._given_sources.get(name) or open_source(self.target.source(name), name)
+            self._closing.append(source.close)
+            feed = Feed(declared, source)
+            feed.start(self.progress)
+            self.feeds.append(feed)
+
+    def _open_sinks(self) -> None:
+        for declared in self.graph.sinks:
+            view = self.plan.view(declared.view)
+            relation = self.plan.node(view.node if view else declared.view).relation
+            columns = self.state.query(f'SELECT * EXCLUDE (_op, _epoch, _seq, _correction) FROM _ps."o_{declared.name}" LIMIT 0')
+            context = SinkContext(
+                self.graph.name, declared.name, self.progress.state_id, columns.schema, relation.key
+            )
+            make = self._given_sinks.get(declared.name)
+            sink = make(context) if make else open_sink(self.target.sink(declared.name), context)
+            self._check_key(declared.name, relation.key)
+            delivery = Delivery(declared.name, sink)
+            self.deliveries[declared.name] = delivery
+            self._closing.append(delivery.close)
+            after = sink.delivered() if sink.guarantee != Guarantee.AT_LEAST_ONCE else -1
+            for epoch, changes in self.state.outbox(declared.name, after):
+                delivery.put(epoch, changes)
+            delivery.flush()
+            self.state.delivered(declared.name, self.progress.epoch)
+
+    def _check_key(self, sink: str, key: tuple[str, ...]) -> None:
+        if sink in self._given_sinks or key:
+            return
+        url = self.target.sink(sink)
+        if url.options.get("format") in ("upsert", "debezium"):
+            declared = self.graph.sink(sink)
+            raise DeclarationError(
+                "PS-DECL-011",
+                f"sink {sink} writes {url.options['format']} records, and its view has no key",
+                where=declared.where if declared else None,
+                expected="a view with a key (GROUP BY, or view(..., key=...))",
+                got=str(url),
+            )
+
+    def close(self) -> None:
+        """Close sinks, sources and state, in the reverse order of opening."""
+        errors: list[BaseException] = []
+        while self._closing:
+            try:
+                self._closing.pop()()
+            except BaseException as problem:  # noqa: BLE001 - everything is closed before the first one is raised
+                errors.append(problem)
+        if errors:
+            raise errors[0]
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> Progress:
+        """Where the pipeline stands."""
+        return self.state.progress
+
+    def stop(self) -> None:
+        """Finish the epoch that runs, flush the sinks, return from `run`. Safe in a signal handler."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop.is_set()
+
+    def run(self) -> Progress:
+        """Run until the options say, or until `stop`; where the pipeline stands then."""
+        error: BaseException | None = None
+        for observer in self.observers:
+            observer.started(self)
+        gc.collect()
+        gc.freeze()
+        try:
+            if self.options.journal is not None:
+                self._replay_journal(self.options.journal)
+            else:
+                self._loop()
+            for delivery in self.deliveries.values():
+                delivery.flush()
+        except BaseException as problem:
+            error = problem
+            raise
+        finally:
+            gc.unfreeze()
+            for observer in self.observers:
+                observer.stopped(self, error)
+        return self.progress
+
+    def _loop(self) -> None:
+        self._wait_for_references()
+        if self.stopping:
+            return
+        started = time.monotonic()
+        upto = self._drain_marks() if self.options.until is Until.DRAINED else None
+        quiet_since = time.monotonic()
+        while not self.stopping:
+            worked = self._one_epoch(upto)
+            if self.options.for_s is not None and time.monotonic() - started >= self.options.for_s:
+                break
+            if worked:
+                quiet_since = time.monotonic()
+                continue
+            if self.options.until is Until.DRAINED:
+                break
+            if self.options.until is Until.IDLE and time.monotonic() - quiet_since >= IDLE_STOP_S:
+                break
+            self._maintain()
+            self._wait()
+        if not self.stopping and self.options.until is not Until.STOPPED and self.options.flush:
+            self._flush()
+
+    def _drain_marks(self) -> dict[str, dict[int, int]]:
+        for feed in self.feeds:
+            finish = getattr(feed.source, "finish", None)
+            if finish is not None:
+                finish()
+        return {feed.declared.name: feed.latest() for feed in self.feeds}
+
+    def _one_epoch(self, upto: Mapping[str, Mapping[int, int]] | None) -> bool:
+        """Commit one epoch if there is a reason for one; whether there was."""
+        worked = self._control.serve(self) if self._control is not None else False
+        if self.state.replay_pending():
+            self._commit(EpochInput(self.progress.epoch + 1, at_us=_now_us()))
+            worked = True
+        for delivery in self.deliveries.values():
+            delivery.check()
+        sources = self._poll_references()
+        share = max(1, self.options.max_rows // max(1, len(self.feeds)))
+        moved = bool(sources)
+        for feed in self.feeds:
+            given = feed.read(share, self.options.max_bytes, upto.get(feed.declared.name) if upto is not None else None)
+            moved = moved or any(end > start for start, end in given.offsets.values())
+            sources[feed.declared.name] = given
+        idle = {feed.declared.name: feed.idle() for feed in self.feeds}
+        slept = any(idle[n] != self.progress.sources[n].idle for n in idle) and self._watermarks_matter()
+        if not (moved or slept or self.progress.epoch < 0):
+            return worked
+        self._commit(
+            EpochInput(
+                self.progress.epoch + 1, sources, idle, replay_to=self.progress.replay_offset, at_us=_now_us()
+            )
+        )
+        for feed in self.feeds:
+            feed.taken(sources[feed.declared.name])
+        return True
+
+    def _watermarks_matter(self) -> bool:
+        return any(feed.declared.watermark is not None for feed in self.feeds)
+
+    def _commit(self, given: EpochInput) -> EpochResult:
+        result = self.state.run(given)
+        self.mark.write(self.progress.state_id, result.epoch)
+        for sink, changes in result.changes.items():
+            self.deliveries[sink].put(result.epoch, changes)
+        for sink, delivery in self.deliveries.items():
+            if delivery.last_epoch >= 0:
+                self.state.delivered(sink, delivery.last_epoch)
+        self._observe(result)
+        return result
+
+    def _flush(self) -> None:
+        """End of the streams: `final` views emit their open windows as provisional."""
+        if not self.plan.has_finals and self.progress.epoch >= 0:
+            return
+        self._commit(
+            EpochInput(
+                self.progress.epoch + 1, flush=True, replay_to=self.progress.replay_offset, at_us=_now_us()
+            )
+        )
+
+    # -- references ----------------------------------------------------------------------------------------------------
+
+    def _poll_references(self, *, now: bool = False) -> dict[str, SourceInput]:
+        found: dict[str, SourceInput] = {}
+        for reference in self.references:
+            try:
+                given = reference.poll(now=now)
+            except ReferenceUnreadable as problem:
+                self._alert(str(problem))
+                continue
+            if given is not None:
+                found[reference.declared.name] = given
+        return found
+
+    def _wait_for_references(self) -> None:
+        """No epoch reads a stream before every reference has its first version (semantics R2)."""
+        told = False
+        while not self.stopping:
+            missing = [r for r in self.references if self.progress.sources[r.declared.name].version is None]
+            if not missing:
+                return
+            sources = self._poll_references(now=True)
+            if sources:
+                self._commit(EpochInput(self.progress.epoch + 1, sources, replay_to=0, at_us=_now_us()))
+                continue
+            names = ", ".join(r.declared.name for r in missing)
+            if self.options.until is Until.DRAINED:
+                raise StateError(
+                    "PS-DATA-004",
+                    f"reference {names} has no usable version",
+                    expected="one complete version before any stream is read",
+                    got="nothing at " + ", ".join(str(self.target.source(r.declared.name)) for r in missing),
+                    hint="publish the reference first; penstock dlq ls shows the rows that were refused",
+                )
+            if not told:
+                self._alert(f"waiting for the first version of {names}")
+                told = True
+            missing[0].source.wait(0.1)
+            if self._control is not None:
+                self._control.serve(self)
+
+    # -- waiting, housekeeping, telling --------------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        if not self.feeds:
+            time.sleep(0.05)
+        elif len(self.feeds) == 1:
+            self.feeds[0].source.wait(0.05)
+        else:
+            for feed in self.feeds:
+                feed.source.wait(0.005 / len(self.feeds))
+
+    def _maintain(self) -> None:
+        if time.monotonic() - self._maintained_at > MAINTAIN_EVERY_S:
+            self.state.maintain()
+            self._maintained_at = time.monotonic()
+
+    def _observe(self, result: EpochResult) -> None:
+        now = time.monotonic()
+        snapshot = self.snapshot
+        snapshot.epoch = result.epoch
+        snapshot.rows += result.rows_in
+        self._rates = [(t, n) for t, n in self._rates if now - t < 5.0] + [(now, result.rows_in)]
+        span = max(now - self._rates[0][0], 0.2)
+        snapshot.rows_per_s = sum(n for _, n in self._rates) / max(span, 1e-9)
+        snapshot.lag = sum(feed.lag for feed in self.feeds)
+        marks = [s.watermark_us for s in self.progress.sources.values() if s.watermark_us is not None]
+        snapshot.watermark_us = min(marks, default=None)
+        snapshot.dead = sum(s.counts.dead for s in self.progress.sources.values())
+        snapshot.late = sum(self.progress.late.values())
+        snapshot.waiting = sum(d.waiting for d in self.deliveries.values())
+        for message in result.alerts:
+            self._alert(message)
+        for observer in self.observers:
+            observer.epoch(self, result)
+
+    def _alert(self, message: str) -> None:
+        self.snapshot.alerts.append(message)
+        del self.snapshot.alerts[:-100]
+        for observer in self.observers:
+            observer.alert(self, message)
+
+    # -- replay of a journal -------------------------------------------------------------------------------------------
+
+    def _replay_journal(self, path: Path) -> None:
+        """Run exactly the recorded epochs (semantics E1)."""
+        for entry in read_journal(path, self.plan):
+            if self.stopping:
+                return
+            if entry.epoch <= self.progress.epoch:
+                continue
+            self._commit(self._recorded(entry))
+
+    def _recorded(self, entry: JournalEntry) -> EpochInput:
+        sources: dict[str, SourceInput] = {}
+        for feed in self.feeds:
+            name = feed.declared.name
+            feed.next_offsets = {p: start for p, (start, _) in entry.ranges.get(name, {}).items()}
+            upto = {p: end for p, (_, end) in entry.ranges.get(name, {}).items()}
+            given = feed.read_exactly(upto)
+            sources[name] = SourceInput(given.batches, entry.ranges.get(name, {}), advance_us=entry.advance.get(name))
+        for reference in self.references:
+            name = reference.declared.name
+            wanted = entry.versions.get(name)
+            if wanted is not None and wanted != self.progress.sources[name].version:
+                given_version = reference.poll(now=True)
+                if given_version is None or given_version.version != wanted:
+                    raise StateError(
+                        "PS-STATE-008",
+                        f"the journal needs a version of {name} that is gone",
+                        expected=f"version {wanted} in epoch {entry.epoch}",
+                        got=str(given_version.version if given_version else self.progress.sources[name].version),
+                        hint="put the reference back as it was",
+                    )
+                sources[name] = given_version
+        if entry.requests:
+            self.state.restore_requests(entry.requests)
+        return EpochInput(
+            entry.epoch,
+            sources,
+            entry.idle,
+            flush=entry.flush,
+            replay_to=None if entry.correction else self.progress.replay_offset,
+            at_us=entry.at_us,
+        )
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
+
