@@ -68,15 +68,20 @@ def _from_sql_file(file: Path) -> Pipeline:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as problem:
         raise _not_found("the file is not UTF-8 text", got=f"byte {problem.start}", where=Where(str(file))) from None
+    _make_importable(file.parent)
     name = "".join(character if character.isalnum() else "_" for character in file.stem)
     return Pipeline.from_sql(text, name=name, file=str(file))
 
 
+def _make_importable(folder: Path) -> None:
+    path = str(folder.resolve())
+    if path not in sys.path:
+        sys.path.insert(0, path)
+
+
 def _execute(file: Path) -> ModuleType:
     """Run the file as a module of its own name space, able to import its neighbours."""
-    folder = str(file.parent.resolve())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    _make_importable(file.parent)
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
     spec = importlib.util.spec_from_file_location(f"_ps_user_{file.stem}_{digest}", file)
     if spec is None or spec.loader is None:

@@ -447,6 +447,10 @@ class Pipeline:
 
         return open_session(self.graph(values), state=state, engine=engine)
 
+    def report(self, error: Error) -> None:
+        """Keep a mistake that a reader of declarations found; `graph()` raises it with the others."""
+        self._errors.append(error)
+
     # -- collecting ------------------------------------------------------------------------------------------------
 
     def _source(
