@@ -42,7 +42,7 @@ def encode_lines(changes: pa.Table, format: str, context: SinkContext, *, first:
 
 def csv_names(changes: pa.Table) -> list[str]:
     """The column names of CSV output."""
-    return [name for name in changes.column_names]
+    return list(changes.column_names)
 
 
 def unwritable(path: Path, problem: OSError) -> ConnectorError:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from penstock.connectors.base import Guarantee, SinkContext, Url
 from penstock.connectors.log_frame import Fence
 from penstock.connectors.log_topic import DEFAULT_SEGMENT_BYTES, LogTopic
-from penstock.connectors.log_writer import LogWriter
+from penstock.connectors.log_writer import LogWriter, unwritable
 from penstock.connectors.options import duration_option, number_option
 from penstock.connectors.partitioning import partition_for
 from penstock.formats.encode import encode
@@ -47,6 +47,7 @@ class LogSink:
             if fence is not None:
                 self._done[partition] = fence
         self._writer.flush()
+        self._delivered = self._last_whole()
 
     @classmethod
     def open(cls, url: Url, context: SinkContext) -> LogSink:
@@ -58,6 +59,23 @@ class LogSink:
         return cls(topic, context, format=url.options.get("format", "changelog"))
 
     def delivered(self) -> int:
+        return self._delivered
+
+    def deliver(self, epoch: int, changes: pa.Table) -> None:
+        if epoch <= self._delivered:
+            return
+        try:
+            self._deliver(epoch, changes)
+        except OSError as problem:
+            raise unwritable(self._topic.path, problem) from problem
+        self._delivered = epoch
+        failpoints.hit(AFTER_DELIVER)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _last_whole(self) -> int:
+        """From the tails: the newest epoch if all its parts are there, else the one before."""
         if not self._done:
             return -1
         newest = max(fence.epoch for fence in self._done.values())
@@ -65,9 +83,7 @@ class LogSink:
         whole = len(parts) == parts[0].parts and all(fence.last for fence in parts)
         return newest if whole else newest - 1
 
-    def deliver(self, epoch: int, changes: pa.Table) -> None:
-        if epoch <= self.delivered():
-            return
+    def _deliver(self, epoch: int, changes: pa.Table) -> None:
         failpoints.hit(BEFORE_DELIVER)
         encoded = encode(changes, self._format, self._context.key)
         shares = _by_partition(encoded.keys, len(encoded.values), self._topic.partitions)
@@ -75,10 +91,6 @@ class LogSink:
             self._deliver_part(epoch, partition, len(shares), encoded.values, encoded.keys, rows)
             failpoints.hit(PART_DELIVERED)
         self._writer.flush()
-        failpoints.hit(AFTER_DELIVER)
-
-    def close(self) -> None:
-        self._writer.close()
 
     def _deliver_part(
         self,

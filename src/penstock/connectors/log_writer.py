@@ -196,7 +196,7 @@ class LogWriter:
             finally:
                 fcntl.flock(state.lock, fcntl.LOCK_UN)
         except OSError as problem:
-            raise _unwritable(self.topic.folder(partition), problem) from problem
+            raise unwritable(self.topic.folder(partition), problem) from problem
 
     def _append(self, partition: int, bodies: list[Body], flags: int, fence: Fence | None) -> int:
         with self._at_end(partition) as state:
@@ -298,7 +298,7 @@ class LogWriter:
             log_topic.write_synced(state.folder, place)
         except OSError as problem:
             self._failure = problem
-            raise _unwritable(path, problem) from problem
+            raise unwritable(path, problem) from problem
         finally:
             os.close(descriptor)
         with self._mutex:
@@ -322,7 +322,7 @@ class LogWriter:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise _unwritable(self.topic.path, self._failure) from self._failure
+            raise unwritable(self.topic.path, self._failure) from self._failure
 
 
 def _interval(fsync: str) -> float | None:
@@ -469,7 +469,8 @@ def _shares(bodies: list[Body], fence: Fence | None) -> Iterator[tuple[Body, Fen
         seq += body.count
 
 
-def _unwritable(path: Path, problem: BaseException) -> ConnectorError:
+def unwritable(path: Path, problem: BaseException) -> ConnectorError:
+    """The error for a topic that cannot be written; a full disk is worth another try."""
     return ConnectorError(
         "PS-CONN-003",
         f"{path} cannot be written",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 _SEED = 0x9747B28C
 _MULTIPLIER = 0x5BD1E995
 _MASK = 0xFFFFFFFF
@@ -24,6 +26,7 @@ def murmur2(data: bytes) -> int:
     return value ^ (value >> 15)
 
 
+@lru_cache(maxsize=1 << 17)
 def partition_for(key: bytes, partitions: int) -> int:
     """The partition of `key` among so many.
 
