@@ -1,0 +1,156 @@
+"""Changes as records: JSON text with the columns in their order, integers as numbers, decimals as text.
+
+JSON has no NaN and no infinity: they are written as null. Times are UTC, ISO 8601 with microseconds. What is written
+here is read back by `formats/decode.py` to the same values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from penstock.contract.types import quote
+from penstock.errors import ConnectorError
+from penstock.formats.types_sql import literal
+
+FORMATS = ("changelog", "upsert", "debezium", "json", "csv")
+_META = ("_op", "_epoch", "_seq", "_correction")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """values: binary, null for a tombstone; keys: binary, or None for a format or view without one."""
+
+    values: pa.BinaryArray
+    keys: pa.BinaryArray | None
+
+
+def encode(changes: pa.Table, format: str, key: tuple[str, ...]) -> Encoded:
+    """Records for changes: the view's columns, then `_op`, `_epoch`, `_seq`, `_correction` (all optional).
+
+    Args:
+        format: `changelog` (every change), `upsert` (key and row; a tombstone for `-D`, nothing for `-U`),
+            `debezium` (before, after, op), `json` (the columns alone) or `csv` (as text, no header).
+        key: the view's key columns; needed by `upsert`.
+
+    Raises:
+        ConnectorError: PS-CONN-008 for an unknown format, PS-DECL-011 for `upsert` without a key.
+    """
+    if format not in FORMATS:
+        raise ConnectorError("PS-CONN-008", "the format is unknown", expected=", ".join(FORMATS), got=format)
+    if format == "upsert" and not key:
+        raise ConnectorError("PS-DECL-011", "format=upsert needs a key", expected="a view with a key", got="none")
+    names = [name for name in changes.column_names if name not in _META]
+    row = json_object(changes, names)
+    keys = json_object(changes, list(key)) if key and format != "csv" else "NULL::VARCHAR"
+    has_op = "_op" in changes.column_names
+    where = ""
+    match format:
+        case "changelog":
+            value = json_object(changes, changes.column_names)
+        case "upsert":
+            value = f"CASE WHEN _op = '-D' THEN NULL ELSE {row} END" if has_op else row
+            where = "WHERE _op <> '-U'" if has_op else ""
+        case "debezium":
+            value = _envelope(row, has_op=has_op)
+            where = "WHERE _op <> '-U'" if has_op else ""
+        case "json":
+            value = row
+        case _:
+            value = " || ',' || ".join(_csv_field(changes, name) for name in changes.column_names)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        connection.register("changes", changes)
+        query = f"SELECT {value} AS v, {keys} AS k FROM changes {where}"
+        table = connection.sql(query).to_arrow_table()
+    values = _binary(table.column("v"))
+    return Encoded(values, _binary(table.column("k")) if key and format != "csv" else None)
+
+
+def csv_names(changes: pa.Table) -> list[str]:
+    """The header of the CSV that `encode` writes, quoted where it must be."""
+    return [f'"{n.replace(chr(34), chr(34) * 2)}"' if set(n) & set(',"\r\n') else n for n in changes.column_names]
+
+
+def json_object(table: pa.Table, names: list[str]) -> str:
+    """SQL for the JSON text of an object with these columns of an Arrow table."""
+    import json
+
+    parts = []
+    for position, name in enumerate(names):
+        label = ("," if position else "") + json.dumps(name, ensure_ascii=False) + ":"
+        parts.append(f"{literal(label)} || coalesce({_text(table.schema.field(name).type, quote(name))}, 'null')")
+    return "'{' || " + " || ".join([*parts, "'}'"])
+
+
+def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
+    """SQL for the JSON text of one value, NULL for NULL."""
+    item = f"_ps_e{depth}"
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        return f"{value}::VARCHAR"
+    if pa.types.is_decimal(kind):
+        return f"{value}::VARCHAR" if kind.scale == 0 else f"'\"' || {value}::VARCHAR || '\"'"
+    if pa.types.is_floating(kind):
+        return f"CASE WHEN isfinite({value}) THEN to_json({value})::VARCHAR END"
+    if pa.types.is_timestamp(kind):
+        return f"'\"' || strftime({value}::TIMESTAMP, '%Y-%m-%dT%H:%M:%S.%f') || '\"'"
+    if pa.types.is_date(kind) or pa.types.is_time(kind):
+        return f"'\"' || {value}::{'DATE' if pa.types.is_date(kind) else 'TIME'}::VARCHAR || '\"'"
+    if pa.types.is_duration(kind) or pa.types.is_interval(kind):
+        return _duration(f"epoch_us({value}::INTERVAL)")
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return f"'\"' || base64({value}::BLOB) || '\"'"
+    if pa.types.is_map(kind):
+        inner = f"coalesce({_text(kind.item_type, f'{item}.value', depth + 1)}, 'null')"
+        entries = f"list_transform(map_entries({value}), lambda {item}: to_json({item}.key::VARCHAR)::VARCHAR || ':' || {inner})"
+        return f"'{{' || array_to_string({entries}, ',') || '}}'"
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = f"coalesce({_text(kind.value_type, item, depth + 1)}, 'null')"
+        return f"'[' || array_to_string(list_transform({value}, lambda {item}: {inner}), ',') || ']'"
+    if pa.types.is_struct(kind):
+        return _struct(kind, value, depth)
+    return f"to_json({value}::VARCHAR)::VARCHAR"
+
+
+def _struct(kind: pa.StructType, value: str, depth: int) -> str:
+    import json
+
+    parts = []
+    for position in range(kind.num_fields):
+        field = kind.field(position)
+        label = ("," if position else "") + json.dumps(field.name, ensure_ascii=False) + ":"
+        inner = _text(field.type, f"struct_extract({value}, {literal(field.name)})", depth + 1)
+        parts.append(f"{literal(label)} || coalesce({inner}, 'null')")
+    return f"CASE WHEN {value} IS NOT NULL THEN '{{' || {' || '.join([*parts, literal('}')])} END"
+
+
+def _duration(us: str) -> str:
+    sign = f"CASE WHEN {us} < 0 THEN '-' ELSE '' END"
+    seconds = f"(abs({us}) // 1000000)::VARCHAR || '.' || lpad((abs({us}) % 1000000)::VARCHAR, 6, '0')"
+    return f"'\"' || {sign} || 'PT' || {seconds} || 'S\"'"
+
+
+def _envelope(row: str, *, has_op: bool) -> str:
+    if not has_op:
+        return f'\'{{"before":null,"after":\' || {row} || \',"op":"c"}}\''
+    gone = f'\'{{"before":\' || {row} || \',"after":null,"op":"d"}}\''
+    letter = "CASE WHEN _op = '+U' THEN 'u' ELSE 'c' END"
+    there = f'\'{{"before":null,"after":\' || {row} || \',"op":"\' || {letter} || \'"}}\''
+    return f"CASE WHEN _op IN ('-D', '-U') THEN {gone} ELSE {there} END"
+
+
+def _csv_field(table: pa.Table, name: str) -> str:
+    kind, value = table.schema.field(name).type, quote(name)
+    text = f"({_text(kind, value)})"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_nested(kind):
+        plain = text if pa.types.is_nested(kind) else value
+        quoted = f"'\"' || replace({plain}, '\"', '\"\"') || '\"'"
+        needs = f"{plain} = '' OR regexp_matches({plain}, '[\",\\r\\n]')"
+        return f"coalesce(CASE WHEN {needs} THEN {quoted} ELSE {plain} END, '')"
+    return f"coalesce(trim({text}, '\"'), '')"
+
+
+def _binary(column: pa.ChunkedArray) -> pa.BinaryArray:
+    return column.cast(pa.binary()).combine_chunks() if column.num_chunks != 1 else column.chunk(0).cast(pa.binary())

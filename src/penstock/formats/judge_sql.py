@@ -1,0 +1,301 @@
+"""The one SELECT that parses and judges JSON records.
+
+A lenient `from_json` gives the values. Whether they may be trusted is shown in one of two ways:
+
+*By length.* Every field of an object costs at least `"name":` + its canonical text + one comma or brace. If the whole
+record is exactly as long as the sum of these for the values that the parse gave, then nothing else is in it: no unknown
+or repeated field, no white space, no escape, no other spelling. This needs that no spelling of a value is shorter than
+its canonical text. Texts: only an unquoted number, literal or container is shorter (2 quotes less), and it starts with
+one of `-0-9tfn{[NIi`. Integers: only an exponent is as short, and then the value is a multiple of 100, or (beyond 2^53,
+where the parse goes through a double) a multiple of 2, and beyond 2^60 of 256. In these cases, and for all other types,
+the very text `{"name":VALUE` or `,"name":VALUE` must occur in the record: a quote after a brace or comma can only open
+a string, so this is the field itself. The same text with `: ` and `, ` as separators is measured after these blanks are
+removed: one inside a string is preceded or followed by an escaped quote, which costs as much as the blank.
+Contracts with nested columns always go the second way.
+
+*By grammar*, only for records that fail the first: what DuckDB's parser forgives (NaN, trailing commas) is looked for,
+field names are counted, and every value's own text is checked (types_sql).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from penstock.contract.patterns import UUID
+from penstock.contract.schema import Column, Rule, Schema
+from penstock.contract.types import IntegerType, parse_type, quote
+from penstock.formats.types_sql import check, children, json_struct, literal, typed
+
+CHANGE_FIELDS = ("_op", "_epoch", "_seq", "_correction")
+OPERATIONS = ("+I", "-U", "+U", "-D")
+_FORGIVEN = "(?i)nan|inf|,[ \\t\\r\\n]*[}\\]]"
+_STRING = '(?s)"(?:[^"\\\\]|\\\\.)*"'
+_UNSAFE_FIRST = "-0123456789tfn{[NIi"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a record is judged by: the contract and the source's options."""
+
+    schema: Schema
+    kind: str
+    key: tuple[str, ...]
+    event_time: str | None
+    max_ahead: timedelta
+
+    @property
+    def nested(self) -> bool:
+        return any(children(column) for column in self.schema.columns)
+
+
+def judge_select(judgement: Judgement, records: str, *, guarded: bool) -> str:
+    """SQL over `records` (_ps_p, _ps_o, _ps_t, _ps_j JSON text, _ps_d the operation, or NULL for the record's own)."""
+    values = _values_select(judgement, records, guarded=guarded)
+    columns = ", ".join(quote(name) for name in judgement.schema.names)
+    at = _event_time(judgement, guarded=guarded)
+    timed = f"SELECT *, {at} AS _ps_at FROM ({values})"
+    head = f"_ps_p, _ps_o, _ps_t, _ps_op, {columns}, _ps_at"
+    return f"SELECT {head}, _ps_extra, {_verdict(judgement, guarded=guarded)} AS _ps_ok FROM ({timed})"
+
+
+def explain_select(judgement: Judgement, records: str) -> str:
+    """For one record whose fields are right: the event time, whether it is too far ahead, and every row check."""
+    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({_values_select(judgement, records, guarded=True)})"
+    checks = "".join(f", TRY(coalesce(({c.sql})::BOOLEAN, true))" for c in judgement.schema.checks)
+    return f"SELECT _ps_at, {_near(judgement)}{checks} FROM ({timed})"
+
+
+def _values_select(judgement: Judgement, records: str, *, guarded: bool) -> str:
+    columns = judgement.schema.columns
+    parse = f"from_json(_ps_j, {_lenient(columns)})"
+    parsed = f"CASE WHEN json_valid(_ps_j) THEN {parse} END" if guarded else parse
+    lenient = f"SELECT *, {parsed} AS _ps_s FROM {records}"
+    measured = f"SELECT *, {_by_length(judgement)} AS _ps_fast FROM ({lenient})"
+    every = json_struct((Column("_op", "VARCHAR"), *columns))
+    texts = (
+        f"SELECT *, CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN from_json(_ps_j, {every}) END END AS _ps_x, "
+        f"CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN json_keys(_ps_j) END END AS _ps_k FROM ({measured})"
+    )
+    known = ", ".join(literal(name) for name in (*judgement.schema.names, *CHANGE_FIELDS))
+    extra = f"coalesce(len(list_filter(_ps_k, lambda _ps_n: _ps_n NOT IN ({known}))) > 0, false)"
+    operation = "CASE WHEN _ps_fast THEN coalesce(_ps_d, '+I') ELSE coalesce(_ps_d, _ps_x._op->>'$', '+I') END"
+    operated = f"SELECT *, {operation} AS _ps_op FROM ({texts})"
+    values = ", ".join(f"{_value(column)} AS {quote(column.name)}" for column in columns)
+    # a record that is no object has no field names: it has no unknown ones either
+    return (
+        f"SELECT _ps_p, _ps_o, _ps_t, _ps_op, {values}, "
+        f"CASE WHEN _ps_fast THEN false ELSE {extra} END AS _ps_extra, "
+        f"CASE WHEN _ps_fast THEN true ELSE {_by_grammar(judgement)} END AS _ps_shape FROM ({operated})"
+    )
+
+
+def _lenient(columns: Sequence[Column]) -> str:
+    names = {column.name: column.type if _direct(column) else "JSON" for column in columns}
+    return literal(json.dumps(names, ensure_ascii=False))
+
+
+def _direct(column: Column) -> bool:
+    return isinstance(parse_type(column.type), IntegerType) or column.type in ("VARCHAR", "BOOLEAN")
+
+
+def _value(column: Column) -> str:
+    field = f"_ps_s.{quote(column.name)}"
+    value = field if _direct(column) else f"CASE WHEN {field} IS NOT NULL THEN {typed(column, field)} END"
+    if not column.default:
+        return value
+    missing = f"NOT _ps_fast AND {field} IS NULL AND NOT list_contains(_ps_k, {literal(column.name)})"
+    default = typed(column, f"{literal(column.default)}::JSON")
+    return f"CASE WHEN {missing} THEN {default} ELSE {value} END"
+
+
+# -- by length ---------------------------------------------------------------------------------------------------------
+
+
+def _by_length(judgement: Judgement) -> str:
+    columns = judgement.schema.columns
+    if judgement.nested or any(column.default for column in columns):
+        return "false"
+    compact = _measured(columns, "_ps_j")
+    spaced = "replace(replace(_ps_j, '\": ', '\":'), ', \"', ',\"')"
+    both = (
+        f"CASE WHEN {compact} THEN true WHEN contains(_ps_j, '\": ') THEN {_measured(columns, spaced)} ELSE false END"
+    )
+    return f"coalesce(starts_with(_ps_j, '{{') AND {both}, false)"
+
+
+def _measured(columns: Sequence[Column], record: str) -> str:
+    lengths = [_length(column, record) for column in columns]
+    fixed = 1 + sum(_overhead(column) for column in columns if not column.nullable)
+    guards = [guard for column in columns for guard in [_guard(column, record)] if guard]
+    same = f"strlen({record}) = {fixed} + {' + '.join(lengths)}"
+    # the guards cost more than the lengths, so that they are asked only where the length fits
+    return f"(CASE WHEN {same} THEN {' AND '.join(guards) or 'true'} ELSE false END)"
+
+
+def _name(column: Column) -> str:
+    return json.dumps(column.name, ensure_ascii=False)
+
+
+def _overhead(column: Column) -> int:
+    return len(_name(column).encode()) + 2
+
+
+def _length(column: Column, record: str) -> str:
+    field = f"_ps_s.{quote(column.name)}"
+    if column.type == "VARCHAR":
+        length = f"strlen({field}) + 2"
+    elif isinstance(parse_type(column.type), IntegerType):
+        length = f"strlen({field}::VARCHAR)"
+    else:
+        length = f"strlen({field}::VARCHAR)"
+    if not column.nullable:
+        return f"({length})"
+    null = f"CASE WHEN {_occurs(column, literal('null'), record)} THEN {_overhead(column) + 4} ELSE 0 END"
+    return f"(CASE WHEN {field} IS NULL THEN {null} ELSE {length} + {_overhead(column)} END)"
+
+
+def _occurs(column: Column, text: str, record: str) -> str:
+    after_comma, after_brace = literal(f",{_name(column)}:"), literal(f"{{{_name(column)}:")
+    return f"(contains({record}, {after_comma} || {text}) OR starts_with({record}, {after_brace} || {text}))"
+
+
+def _guard(column: Column, record: str) -> str:
+    field = f"_ps_s.{quote(column.name)}"
+    kind = parse_type(column.type)
+    if column.type == "VARCHAR":
+        if _never_bare(column):
+            return ""
+        safe = f"NOT contains({literal(_UNSAFE_FIRST)}, {field}[1]) OR {field} = ''"
+        occurs = _occurs(column, f"'\"' || {field} || '\"'", record)
+    else:
+        safe = _unlike_exponent(field) if isinstance(kind, IntegerType) and kind.highest < 2**63 else "false"
+        occurs = _occurs(column, f"{field}::VARCHAR", record)
+    guard = f"CASE WHEN {safe} THEN true ELSE {occurs} END"
+    return f"(CASE WHEN {field} IS NULL THEN true ELSE {guard} END)" if column.nullable else f"({guard})"
+
+
+def _unlike_exponent(field: str) -> str:
+    small = f"{field} BETWEEN -9007199254740992 AND 9007199254740992"
+    large = f"{field} % 2 <> 0 OR ({field} >= 1152921504606846976 AND {field} % 256 <> 0)"
+    return f"({field} BETWEEN -99 AND 99 OR ({field} % 100 <> 0 AND ({small} OR {large})))"
+
+
+def _never_bare(column: Column) -> bool:
+    """Whether no value that keeps the column's rules could be the text of a bare JSON number, literal or container."""
+    for rule in column.rules:
+        if rule.name == "one_of" and isinstance(rule.argument, tuple):
+            return all(str(value)[:1] not in _UNSAFE_FIRST or _is_word(str(value)) for value in rule.argument)
+        if rule.name == "pattern" and rule.argument == UUID:
+            return True
+    return False
+
+
+def _is_word(text: str) -> bool:
+    return text.isascii() and text.isalpha() and text.lower() not in ("true", "false", "null", "nan", "inf", "infinity")
+
+
+# -- by grammar --------------------------------------------------------------------------------------------------------
+
+
+def clean(text: str) -> str:
+    """A condition: the JSON text has nothing that DuckDB's parser forgives."""
+    masked = f"regexp_replace({text}, {literal(_STRING)}, '\"\"', 'g')"
+    suspicious = f"regexp_matches({text}, {literal(_FORGIVEN)})"
+    return f"(CASE WHEN {suspicious} THEN NOT regexp_matches({masked}, {literal(_FORGIVEN)}) ELSE true END)"
+
+
+def _by_grammar(judgement: Judgement) -> str:
+    parts = ["len(_ps_k) = len(list_distinct(_ps_k))", clean("_ps_j"), _operation_allowed(judgement)]
+    for column in judgement.schema.columns:
+        field = f"_ps_x.{quote(column.name)}"
+        parts.append(f"CASE WHEN {field} IS NULL THEN true ELSE {check(column, field)} END")
+    body = f"coalesce({' AND '.join(parts)}, false)"
+    return f"CASE WHEN json_valid(_ps_j) THEN CASE WHEN json_type(_ps_j) = 'OBJECT' THEN {body} ELSE false END ELSE false END"
+
+
+def _operation_allowed(judgement: Judgement) -> str:
+    allowed = ("+I", "+U") if judgement.kind != "table" else OPERATIONS
+    texts = ", ".join(literal(name) for name in allowed)
+    return f"_ps_op IN ({texts}) AND (_ps_x._op IS NULL OR starts_with(_ps_x._op::VARCHAR, '\"'))"
+
+
+# -- the verdict -------------------------------------------------------------------------------------------------------
+
+
+def _event_time(judgement: Judgement, *, guarded: bool) -> str:
+    if judgement.event_time is None:
+        return "NULL::TIMESTAMP"
+    value = f"CAST(({judgement.event_time}) AS TIMESTAMP)"
+    if guarded:
+        value = f"TRY({value})"
+    return f"CASE WHEN _ps_shape THEN {value} END"
+
+
+def _near(judgement: Judgement) -> str:
+    us = judgement.max_ahead // timedelta(microseconds=1)
+    return f"coalesce(epoch_us(_ps_at) - epoch_us(_ps_t) <= {us}, true)"
+
+
+def _verdict(judgement: Judgement, *, guarded: bool) -> str:
+    deletes = judgement.kind == "table" and bool(judgement.key)
+    parts = ["_ps_shape"]
+    for column in judgement.schema.columns:
+        if not column.nullable or column.name in judgement.key:
+            present = f"{quote(column.name)} IS NOT NULL"
+            whole = deletes and column.name not in judgement.key
+            parts.append(f"({present} OR _ps_op = '-D')" if whole else present)
+        parts.extend(f"coalesce({rule_sql(column, rule)}, true)" for rule in column.rules)
+    if judgement.schema.extra == "dead":
+        parts.append("NOT _ps_extra")
+    for row_check in judgement.schema.checks:
+        condition = f"coalesce(({row_check.sql})::BOOLEAN, true)"
+        parts.append(f"CASE WHEN _ps_shape THEN {f'TRY({condition})' if guarded else condition} ELSE false END")
+    if judgement.event_time is not None:
+        known = "(_ps_at IS NOT NULL OR _ps_op = '-D')" if deletes else "_ps_at IS NOT NULL"
+        parts += [known, _near(judgement)]
+    return f"coalesce({' AND '.join(parts)}, false)"
+
+
+def rule_sql(column: Column, rule: Rule) -> str:
+    """One rule as a condition over its column (NULL where the column is)."""
+    name = quote(column.name)
+    argument = rule.argument
+    if isinstance(argument, tuple):
+        return f"{name} IN ({', '.join(_argument(column, value) for value in argument)})"
+    match rule.name:
+        case "ge" | "gt" | "le" | "lt":
+            operator = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}[rule.name]
+            return f"{name} {operator} {_argument(column, argument)}"
+        case "multiple_of":
+            return f"{name} % {_argument(column, argument)} = 0"
+        case "min_length":
+            return f"{_size(column)} >= {argument}"
+        case "max_length":
+            return f"{_size(column)} <= {argument}"
+    if argument == UUID:
+        # the cast forgives dashes elsewhere and capitals; its canonical text does not
+        return f"try_cast({name} AS UUID)::VARCHAR IS NOT DISTINCT FROM {name}"
+    return f"regexp_matches({name}, {literal(str(argument))})"
+
+
+def _size(column: Column) -> str:
+    name = quote(column.name)
+    if column.type == "BLOB":
+        return f"octet_length({name})"
+    if column.type.startswith("MAP("):
+        return f"cardinality({name})"
+    return f"len({name})"
+
+
+def _argument(column: Column, value: object) -> str:
+    if column.type in ("TIMESTAMP", "DATE", "TIME"):
+        return typed(column, f"{literal(json.dumps(str(value)))}::JSON")
+    if isinstance(value, str):
+        return literal(value)
+    if isinstance(value, float) or (isinstance(value, Decimal) and column.type in ("DOUBLE", "FLOAT")):
+        return f"{float(value)!r}::DOUBLE"
+    return str(value)
