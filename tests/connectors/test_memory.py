@@ -7,7 +7,7 @@ import pytest
 
 from penstock.connectors.base import SinkContext
 from penstock.connectors.memory import MemorySink, MemorySource, MemoryStore, MemoryTopic, MemoryVersions
-from tests.connectors.conformance import SinkConformance, BrokerConformance, drain
+from tests.connectors.conformance import BrokerConformance, SinkConformance, drain
 
 
 class MemoryHarness:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import SinkContext, Url
 from penstock.errors import ConnectorError
-from penstock.formats.encode import encode
+from penstock.formats.encode import csv_names, encode
 
 _TEXT_FORMATS = ("changelog", "json", "csv", "debezium")
 
@@ -38,11 +38,6 @@ def encode_lines(changes: pa.Table, format: str, context: SinkContext, *, first:
     if first and format == "csv":
         return ",".join(csv_names(changes)).encode() + b"\n" + lines
     return lines
-
-
-def csv_names(changes: pa.Table) -> list[str]:
-    """The column names of CSV output."""
-    return list(changes.column_names)
 
 
 def unwritable(path: Path, problem: OSError) -> ConnectorError:
