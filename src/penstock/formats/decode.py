@@ -1,0 +1,283 @@
+"""Source records into typed columns with a verdict: staging (Arrow), the vectorised SELECT, and the slow diagnosis.
+
+All formats are brought to JSON text and an operation, and judged by one statement (judge_sql). `select` and `diagnose`
+agree on every record: `diagnose` is None exactly where `_ps_ok` is true. Verdicts depend on the record and its append
+time alone (semantics R3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import duckdb
+import pyarrow as pa
+
+from penstock.connectors.base import Batch, RawBatch, TypedBatch
+from penstock.contract.schema import Schema, Verdict
+from penstock.errors import ConnectorError
+from penstock.formats.csvtext import csv_json
+from penstock.formats.jsontext import Object
+from penstock.formats.judge_sql import Judgement, clean, explain_select, judge_select
+from penstock.formats.rows import table_json
+from penstock.formats.verdict import judge, parse_record
+
+FORMATS = ("json", "csv", "changelog", "upsert", "debezium")
+
+
+class Decoder(Protocol):
+    """One source's format and contract."""
+
+    def stage(self, batches: Sequence[Batch]) -> pa.Table:
+        """The relation that `select` reads; the chunks of the batches stay chunks."""
+        ...
+
+    def select(self, raw: str, *, guarded: bool) -> str:
+        """SQL over the staged relation `raw`, a row per record:
+
+        `_ps_p` partition, `_ps_o` offset, `_ps_t` append time, `_ps_op` operation, the contract's columns, `_ps_at`
+        event time (NULL: none), `_ps_extra` has unknown fields, `_ps_ok` (never NULL).
+        Unguarded it is faster, but one malformed record makes the whole statement fail: run it again guarded.
+        """
+        ...
+
+    def diagnose(
+        self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()
+    ) -> Verdict | None:
+        """Why the record is dead, None if it is not."""
+        ...
+
+    def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
+        """The same for a record that came as Arrow columns."""
+        ...
+
+
+def decoder_for(
+    schema: Schema,
+    format: str,
+    *,
+    event_time: str | None = None,
+    max_ahead: timedelta = timedelta(hours=1),
+    kind: str = "stream",
+    key: tuple[str, ...] = (),
+) -> Decoder:
+    """The decoder of a source.
+
+    Raises:
+        ConnectorError: PS-CONN-008 when the format is unknown.
+    """
+    if format not in FORMATS:
+        raise ConnectorError("PS-CONN-008", "the format is unknown", expected=", ".join(FORMATS), got=format)
+    return RecordDecoder(Judgement(schema, kind, key, event_time, max_ahead), format)
+
+
+class RecordDecoder:
+    """The decoder of all text formats."""
+
+    def __init__(self, judgement: Judgement, format: str) -> None:
+        self._judgement = judgement
+        self._format = format
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def stage(self, batches: Sequence[Batch]) -> pa.Table:
+        parts = [self._staged(batch) for batch in batches]
+        return pa.concat_tables(parts) if parts else _STAGED.empty_table()
+
+    def select(self, raw: str, *, guarded: bool) -> str:
+        # the records that a format must first open are parsed once more on the way: nothing is saved unguarded
+        guarded = guarded or self._format in ("upsert", "debezium")
+        return judge_select(self._judgement, self._records(raw), guarded=guarded)
+
+    def diagnose(
+        self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()
+    ) -> Verdict | None:
+        texts = [_decoded(value), _decoded(key)]
+        if value is not None and texts[0] is None:
+            return Verdict("encoding", "", repr(value[:50]), "the record is not UTF-8")
+        text, operation, envelope = self._open(value, texts[0], texts[1], header)
+        if envelope is not None:
+            return envelope
+        record = parse_record(text)
+        if isinstance(record, Verdict):
+            return record
+        assert text is not None
+
+        def explain(json_text: str) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+            return self._explain(json_text, operation, append_time)
+
+        return judge(self._judgement, record, operation, text, explain)
+
+    def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
+        text = table_json(pa.Table.from_pylist([columns]), self._judgement.schema)[0].as_py()
+        return RecordDecoder(self._judgement, "json").diagnose(text.encode(), None, append_time)
+
+    # -- staging -------------------------------------------------------------------------------------------------------
+
+    def _staged(self, batch: Batch) -> pa.Table:
+        rows = batch.rows
+        if isinstance(batch, TypedBatch):
+            values, keys = table_json(batch.table, self._judgement.schema), _nulls(rows, pa.string())
+        else:
+            values, keys = self._texts(batch), _nulls(rows, pa.string())
+            if batch.keys is not None and self._format in ("upsert", "debezium"):
+                keys = _utf8(batch.keys)
+        partition = pa.chunked_array([pa.repeat(pa.scalar(batch.partition, pa.int32()), rows)])
+        times = _nulls(rows, pa.timestamp("us")) if batch.times is None else _naive(batch.times)
+        gone = batch.values.is_null() if isinstance(batch, RawBatch) else pa.repeat(pa.scalar(False), rows)
+        gone = gone if isinstance(gone, pa.ChunkedArray) else pa.chunked_array([gone])
+        return pa.Table.from_arrays([partition, _chunked(batch.offsets), times, values, keys, gone], schema=_STAGED)
+
+    def _texts(self, batch: RawBatch) -> pa.ChunkedArray:
+        texts = _utf8(batch.values)
+        if self._format != "csv":
+            return texts
+        schema, header = self._judgement.schema, batch.header
+        converted = [None if t is None else csv_json(t, schema, header) for t in texts.to_pylist()]
+        return pa.chunked_array([pa.array(converted, pa.string())])
+
+    def _records(self, raw: str) -> str:
+        head = "SELECT _ps_p, _ps_o, _ps_t"
+        if self._format == "upsert":
+            gone = "_ps_gone AND _ps_key IS NOT NULL"
+            return f"({head}, CASE WHEN {gone} THEN _ps_key ELSE _ps_v END AS _ps_j, CASE WHEN {gone} THEN '-D' END AS _ps_d FROM {raw})"
+        if self._format == "debezium":
+            return f"({_debezium(raw)})"
+        return f"({head}, _ps_v AS _ps_j, NULL::VARCHAR AS _ps_d FROM {raw})"
+
+    # -- diagnosis -----------------------------------------------------------------------------------------------------
+
+    def _open(
+        self, value: bytes | None, text: str | None, key: str | None, header: tuple[str, ...]
+    ) -> tuple[str | None, str | None, Verdict | None]:
+        """The record's JSON text, its operation where the format says it, and a verdict on the envelope."""
+        match self._format:
+            case "csv":
+                converted = csv_json(text, self._judgement.schema, header) if text is not None else None
+                if converted is None and text is not None:
+                    return None, None, Verdict("fields", "", text[:200], "the fields do not fit the header")
+                return converted, None, None
+            case "upsert" | "debezium" if value is None and key is not None:
+                return key, "-D", None
+            case "debezium":
+                return self._open_envelope(text)
+        return text, None, None
+
+    def _open_envelope(self, text: str | None) -> tuple[str | None, str | None, Verdict | None]:
+        outer = parse_record(text)
+        if isinstance(outer, Verdict):
+            return None, None, outer
+        inner = outer.get("payload")
+        envelope = inner if isinstance(inner, Object) else outer
+        for level in (outer, envelope):
+            repeated = level.repeated()
+            if repeated is not None:
+                return None, None, Verdict("duplicate_key", repeated, repeated, f"{repeated!r} occurs more than once")
+        letter = envelope.get("op")
+        operation = _LETTERS.get(letter) if isinstance(letter, str) else None
+        if operation is None:
+            return None, None, Verdict("op_not_allowed", "op", str(letter), "op must be c, r, u or d")
+        if operation == "+U" and self._judgement.kind == "table" and not self._judgement.key:
+            return None, None, Verdict("op_not_allowed", "op", "u", "a table without a key takes c, r and d")
+        row = self._debezium_row(text)
+        return row, operation, None
+
+    def _debezium_row(self, text: str | None) -> str | None:
+        staged = _one_row(text, None, gone=False)
+        found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged')})", staged)
+        return None if found is None or found[0] is None else str(found[0])
+
+    def _explain(
+        self, text: str, operation: str | None, append_time: datetime | None
+    ) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+        staged = _one_row(text, append_time, gone=False)
+        given = "NULL::VARCHAR" if operation is None else f"'{operation}'"
+        records = f"(SELECT _ps_p, _ps_o, _ps_t, _ps_v AS _ps_j, {given} AS _ps_d FROM staged)"
+        found = self._ask(explain_select(self._judgement, records), staged)
+        assert found is not None
+        at, near, *checks = found
+        return at, near, tuple(checks)  # type: ignore[return-value]
+
+    def _ask(self, sql: str, staged: pa.Table) -> tuple[object, ...] | None:
+        if self._connection is None:
+            self._connection = duckdb.connect()
+            self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        self._connection.register("staged", staged)
+        try:
+            return self._connection.execute(sql).fetchone()
+        finally:
+            self._connection.unregister("staged")
+
+
+_LETTERS = {"c": "+I", "r": "+I", "u": "+U", "d": "-D"}
+_STAGED = pa.schema(
+    [
+        ("_ps_p", pa.int32()),
+        ("_ps_o", pa.int64()),
+        ("_ps_t", pa.timestamp("us")),
+        ("_ps_v", pa.string()),
+        ("_ps_key", pa.string()),
+        ("_ps_gone", pa.bool_()),
+    ]
+)
+
+
+def _debezium(raw: str) -> str:
+    """The row inside the envelope; NULL (dead) where the envelope is broken."""
+    names = '\'{"payload":"JSON","before":"JSON","after":"JSON","op":"JSON"}\''
+    opened = f"SELECT *, CASE WHEN json_valid(_ps_v) THEN CASE WHEN json_type(_ps_v) = 'OBJECT' THEN from_json(_ps_v, {names}) END END AS e FROM {raw}"
+    wrapped = "starts_with(e.payload::VARCHAR, '{')"
+    inner = f"SELECT *, CASE WHEN {wrapped} THEN from_json(e.payload, {names}) ELSE e END AS p, CASE WHEN {wrapped} THEN e.payload::VARCHAR ELSE _ps_v END AS _ps_in FROM ({opened})"
+    distinct = "len(json_keys({0})) = len(list_distinct(json_keys({0})))"
+    whole = f"{clean('_ps_v')} AND {distinct.format('_ps_v')} AND {distinct.format('_ps_in')}"
+    letter = "CASE WHEN starts_with(p.op::VARCHAR, '\"') THEN p.op->>'$' END"
+    row = f"CASE {letter} WHEN 'd' THEN p.before WHEN 'c' THEN p.after WHEN 'r' THEN p.after WHEN 'u' THEN p.after END"
+    value = f"CASE WHEN e IS NULL THEN NULL WHEN {whole} THEN ({row})::VARCHAR END"
+    tombstone = "_ps_gone AND _ps_key IS NOT NULL"
+    operation = f"CASE {letter} WHEN 'd' THEN '-D' WHEN 'u' THEN '+U' ELSE '+I' END"
+    return (
+        f"SELECT _ps_p, _ps_o, _ps_t, CASE WHEN {tombstone} THEN _ps_key ELSE {value} END AS _ps_j, "
+        f"CASE WHEN {tombstone} THEN '-D' ELSE {operation} END AS _ps_d FROM ({inner})"
+    )
+
+
+def _one_row(text: str | None, append_time: datetime | None, *, gone: bool) -> pa.Table:
+    moment = append_time.replace(tzinfo=None) if append_time is not None else None
+    columns = ([0], [0], [moment], [text], [None], [gone])
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _STAGED, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=_STAGED)
+
+
+def _decoded(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _utf8(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Binary as text without a copy; a value that is not UTF-8 becomes null."""
+    return pa.chunked_array([_utf8_chunk(chunk) for chunk in _chunked(values).chunks], pa.string())
+
+
+def _utf8_chunk(chunk: pa.Array) -> pa.Array:
+    if chunk.type != pa.binary():
+        chunk = chunk.cast(pa.binary())
+    text = chunk.view(pa.string())
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array([_decoded(value) for value in chunk.to_pylist()], pa.string())
+    return text
+
+
+def _chunked(values: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    return values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
+
+
+def _nulls(rows: int, kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.nulls(rows, kind)])
+
+
+def _naive(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    return _chunked(times).cast(pa.timestamp("us"))
