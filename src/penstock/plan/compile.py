@@ -30,7 +30,7 @@ from penstock.plan.blocks import (
 )
 from penstock.plan.definite import make_definite
 from penstock.plan.late import exclude_late
-from penstock.plan.parse import DIALECT, Query, fill_parameters, parse_view, place_in
+from penstock.plan.parse import DIALECT, Query, fill_parameters, parse_view, place_in, quote_at
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.plan.select import Opaque, compile_select
 from penstock.plan.storage import decide_storage
@@ -103,9 +103,15 @@ def _add_source(compiler: _Compiler, source: SourceDecl) -> None:
         ) from None
     event = None
     if source.event_time is not None:
-        event = fill_parameters(source.event_time, compiler.graph, source.where)
+        event = quote_at(fill_parameters(source.event_time, compiler.graph, source.where))
+        column = source.schema.column(event.strip().strip('"'))
+        event = quote(column.name) if column is not None else event
         _check_event_time(compiler, source, event)
-    for check in source.schema.checks:
+    checks = tuple(
+        replace(c, sql=quote_at(fill_parameters(c.sql, compiler.graph, source.where))) for c in source.schema.checks
+    )
+    source = replace(source, schema=replace(source.schema, checks=checks))
+    for check in checks:
         _check_condition(compiler, source, check.name, check.sql)
     stream = source.kind == "stream"
     relation = Relation(
@@ -125,7 +131,7 @@ def _add_source(compiler: _Compiler, source: SourceDecl) -> None:
 
 def _check_event_time(compiler: _Compiler, source: SourceDecl, event: str) -> None:
     try:
-        found = compiler.binder.describe(f"SELECT {event} AS e FROM {quote(source.name)}")[0].type
+        found = compiler.binder.describe(f"SELECT ({event}) AS e FROM {quote(source.name)}")[0].type
     except BindProblem as problem:
         found = problem.message
     if not found.startswith("TIMESTAMP") or found == "TIMESTAMP WITH TIME ZONE":
@@ -327,12 +333,12 @@ def _compile_query(compiler: _Compiler, tree: exp.Query, name: str, fields: tupl
 
 def _drop_order(tree: exp.Query) -> exp.Query:
     """ORDER BY without LIMIT says nothing about a relation."""
-    limited = tree.args.get("limit") or tree.args.get("offset")
-    if tree.args.get("order") is None or limited or (tree.args.get("distinct") and tree.args["distinct"].args.get("on")):
-        if tree.args.get("distinct") and tree.args["distinct"].args.get("on"):
-            raise Opaque("DISTINCT ON")
-        if limited:
-            raise Opaque("LIMIT")
+    distinct = tree.args.get("distinct")
+    if isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None:
+        raise Opaque("DISTINCT ON")
+    if tree.args.get("limit") or tree.args.get("offset"):
+        raise Opaque("LIMIT")
+    if tree.args.get("order") is None:
         return tree
     tree = tree.copy()
     tree.set("order", None)

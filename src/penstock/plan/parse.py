@@ -39,7 +39,7 @@ def parse_view(view: ViewDecl, graph: Graph, volatile: frozenset[str]) -> Query:
     Raises:
         DeclarationError: PS-DECL-006 (syntax), PS-DECL-008 (volatile), PS-DECL-015 (unknown parameter), with the place.
     """
-    text = fill_parameters(view.sql, graph, view.where)
+    text = quote_at(fill_parameters(view.sql, graph, view.where))
     tree = _parse(text, view)
     _refuse_volatile(tree, view, volatile)
     return Query(view, text, tree, _relations(tree))
@@ -68,6 +68,24 @@ def fill_parameters(text: str, graph: Graph, where: Where) -> str:
             )
         pieces += [text[position : sign.start], parameter_literal(parameter, graph.values)]
         position = name.end + 1
+    return "".join([*pieces, text[position:]])
+
+
+def quote_at(text: str) -> str:
+    """The text with `at` quoted where it is a column: DuckDB reserves the bare word for `AT (VERSION => ...)`."""
+    try:
+        tokens = sqlglot.tokenize(text, dialect=DIALECT)
+    except TokenError:
+        return text
+    pieces: list[str] = []
+    position = 0
+    for number, token in enumerate(tokens):
+        following = tokens[number + 1].token_type if number + 1 < len(tokens) else None
+        quoted = text[token.start] == '"'
+        if token.text.lower() != "at" or quoted or following == TokenType.L_PAREN or token.token_type == TokenType.STRING:
+            continue
+        pieces += [text[position : token.start], f'"{token.text}"']
+        position = token.end + 1
     return "".join([*pieces, text[position:]])
 
 

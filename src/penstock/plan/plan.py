@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from penstock.pipeline import Graph
-from penstock.plan.blocks import FlatBlock, Late, Node, RefreshBlock, SourceBlock, StepBlock
+from penstock.plan.blocks import FinalBlock, FlatBlock, Late, Node, RefreshBlock, SourceBlock, StepBlock
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,11 @@ class Plan:
             elif isinstance(node.block, RefreshBlock):
                 found += [(node, late) for late in node.block.late]
         return tuple(found)
+
+    @property
+    def has_finals(self) -> bool:
+        """Whether any view waits for windows to close."""
+        return any(isinstance(n.block, FinalBlock) for n in self.nodes)
 
     def owner(self, name: str) -> str:
         """The declared view that the relation `name` belongs to (itself for sources)."""

@@ -11,12 +11,14 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from penstock.connectors.base import Guarantee, Sink, SinkContext, Source, VersionSource
+import pyarrow as pa
+
+from penstock.connectors.base import Batch, Guarantee, Sink, SinkContext, Source, VersionSource
 from penstock.connectors.registry import open_sink, open_source, open_versions, source_format
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
@@ -342,7 +344,7 @@ class Runner:
         return any(feed.declared.watermark is not None for feed in self.feeds)
 
     def _commit(self, given: EpochInput) -> EpochResult:
-        result = self.state.run(given)
+        result = self.state.run(stamped(given))
         self.mark.write(self.progress.state_id, result.epoch)
         for sink, changes in result.changes.items():
             self.deliveries[sink].put(result.epoch, changes)
@@ -487,6 +489,22 @@ class Runner:
             replay_to=None if entry.correction else self.progress.replay_offset,
             at_us=entry.at_us,
         )
+
+
+def stamped(given: EpochInput) -> EpochInput:
+    """Records of sources without append times get the time at which they were first read, as journaled (R3)."""
+    if all(b.times is not None for s in given.sources.values() for b in s.batches):
+        return given
+    sources = {
+        name: replace(s, batches=tuple(b if b.times is not None else _with_time(b, given.at_us) for b in s.batches))
+        for name, s in given.sources.items()
+    }
+    return replace(given, sources=sources)
+
+
+def _with_time(batch: Batch, at_us: int) -> Batch:
+    times = pa.repeat(pa.scalar(at_us, pa.timestamp("us")), batch.rows)
+    return replace(batch, times=pa.chunked_array([times]))
 
 
 def _now_us() -> int:

@@ -1,0 +1,122 @@
+"""`penstock dlq`: the records that broke their contract."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import click
+
+from penstock.cli.options import PipelineOptions, pipeline_options
+from penstock.cli.tables import show_table
+from penstock.errors import DataError
+from penstock.observe.redaction import Redactor
+from penstock.pipeline import Graph
+from penstock.runtime.access import ask_state
+from penstock.runtime.lock import StateLock
+
+COLUMNS = ("id", "source", "partition", "offset", "epoch", "rule", "field", "got", "status")
+
+
+@click.group()
+def dlq() -> None:
+    """List, show, replay or drop dead letters."""
+
+
+@dlq.command("ls")
+@click.option("--source", metavar="NAME", help="Only those of this source.")
+@click.option("--status", type=click.Choice(["dead", "replayed", "dropped"]), help="Only those.")
+@click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
+@pipeline_options
+def list_(options: PipelineOptions, source: str | None, status: str | None, reveal: bool) -> None:
+    """List the dead letters of PIPELINE."""
+    job = options.load()
+    reply = ask_state(job.graph, job.target.state, {"do": "dlq.ls", "source": source, "status": status})
+    letters = [masked_letter(job.graph, x, reveal=reveal) for x in cast(list[dict[str, Any]], reply["letters"])]
+    if options.output == "json":
+        for letter in letters:
+            click.echo(json.dumps(letter))
+        return
+    show_table(COLUMNS, [[letter[c] for c in COLUMNS] for letter in letters])
+
+
+@dlq.command("show")
+@click.argument("id")
+@click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
+@pipeline_options
+def show(options: PipelineOptions, id: str, reveal: bool) -> None:
+    """Show one dead letter of PIPELINE whole; ID may be the beginning of one."""
+    job = options.load()
+    reply = ask_state(job.graph, job.target.state, {"do": "dlq.show", "id": id})
+    letter = masked_letter(job.graph, cast(dict[str, Any], reply["letter"]), reveal=reveal)
+    if options.output == "json":
+        click.echo(json.dumps(letter))
+        return
+    width = max(len(name) for name in letter)
+    for name, value in letter.items():
+        click.echo(f"{name.ljust(width)}  {'' if value is None else value}")
+
+
+@dlq.command("replay")
+@click.argument("ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are dead.")
+@click.option("--source", metavar="NAME", help="With --all: only those of this source.")
+@click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
+@pipeline_options
+def replay(
+    options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
+) -> None:
+    """Judge dead letters of PIPELINE again; what is accepted counts once, however often it is replayed."""
+    job = options.load()
+    request = _which("dlq.replay", ids, everything, source, rule)
+    reply = ask_state(job.graph, job.target.state, request)
+    running = StateLock.holder(job.target.state) is not None
+    when = "the running job judges them now" if running else f"judged by the next penstock run {options.pipeline}"
+    _tell(options, {"requested": reply["requested"]}, f"{reply['requested']} to judge again; {when}")
+
+
+@dlq.command("drop")
+@click.argument("ids", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that are dead.")
+@click.option("--source", metavar="NAME", help="With --all: only those of this source.")
+@click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
+@pipeline_options
+def drop(
+    options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
+) -> None:
+    """Mark dead letters of PIPELINE as done with; they stay kept and counted."""
+    job = options.load()
+    reply = ask_state(job.graph, job.target.state, _which("dlq.drop", ids, everything, source, rule))
+    _tell(options, {"dropped": reply["dropped"]}, f"{reply['dropped']} dropped")
+
+
+def _which(
+    verb: str, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
+) -> dict[str, object]:
+    if bool(ids) == everything:
+        raise DataError(
+            "PS-DATA-002", "which dead letters?", expected="ids, or --all (with --source and --rule)", got=" ".join(ids)
+        )
+    return {"do": verb, "ids": list(ids), "source": source, "rule": rule}
+
+
+def masked_letter(graph: Graph, letter: dict[str, Any], *, reveal: bool) -> dict[str, Any]:
+    """The letter with the values of `pii` columns masked, unless they are to be revealed."""
+    source = graph.source(letter["source"])
+    hidden = [c.name for c in source.schema.columns if c.pii] if source else []
+    if reveal or not hidden:
+        return letter
+    redactor = Redactor(hidden)
+    shown = dict(letter)
+    for name in ("value", "key"):
+        raw = letter[name]
+        masked = redactor.record(raw.encode()) if raw is not None else None
+        shown[name] = masked.decode() if masked is not None else None
+    shown["got"] = redactor.value(letter["field"], letter["got"])
+    if shown["got"] != letter["got"]:
+        shown["reason"] = letter["reason"].replace(letter["got"], shown["got"])
+    return shown
+
+
+def _tell(options: PipelineOptions, reply: dict[str, object], sentence: str) -> None:
+    click.echo(json.dumps(reply) if options.output == "json" else sentence)

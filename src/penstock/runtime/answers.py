@@ -1,0 +1,192 @@
+"""What `status`, `sql`, `dlq` and `late` ask of a state, as plain data.
+
+The same function answers in the running job (through the control channel) and over the file when no job runs, so that a
+person sees the same thing either way.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pyarrow as pa
+
+from penstock.engines.base import DeadLetter
+from penstock.engines.duckdb.engine import DuckState
+from penstock.errors import DataError, Error, RunError
+
+Answer = dict[str, object]
+MAX_ROWS = 10_000
+
+
+def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
+    """Do one request: `{"do": NAME, ...}`.
+
+    Raises:
+        Error: what the request itself is told.
+    """
+    match request.get("do"):
+        case "status":
+            return status(state)
+        case "sql":
+            return rows_of(state.query(str(request["query"])))
+        case "dlq.ls":
+            return {"letters": [letter(x) for x in state.dead_letters(_text(request, "source"), _text(request, "status"))]}
+        case "dlq.show":
+            return {"letter": letter(_one(state, str(request["id"])))}
+        case "dlq.replay":
+            return {"requested": state.request_replay(_ids(state, request))}
+        case "dlq.drop":
+            return {"dropped": state.drop_letters(_ids(state, request))}
+        case "late.ls":
+            return rows_of(_late(state, request))
+        case "late.apply":
+            return {"requested": state.request_late(_late_positions(state, request))}
+        case "journal":
+            return rows_of(state.query("SELECT entry FROM _ps.journal ORDER BY epoch"), limit=None)
+        case other:
+            raise RunError("PS-RUN-004", "the request is unknown", expected="a verb of this version", got=str(other))
+
+
+def status(state: DuckState) -> Answer:
+    """Where everything stands: rows in = accepted + duplicate + dead for each source, late beside it per view."""
+    progress = state.progress
+    sources: dict[str, object] = {}
+    for block in state.plan.sources:
+        name = block.source.name
+        stood = progress.sources[name]
+        sources[name] = {
+            "kind": block.source.kind,
+            **vars(stood.counts),
+            "watermark": instant(stood.watermark_us),
+            "version": stood.version,
+            "partitions": {
+                str(p): {"next_offset": x.next_offset, "idle": p in stood.idle} for p, x in sorted(stood.partitions.items())
+            },
+        }
+    return {
+        "pipeline": state.plan.graph.name,
+        "epoch": progress.epoch,
+        "state_id": progress.state_id,
+        "sources": sources,
+        "late": dict(progress.late),
+        "open_dead_letters": len(state.dead_letters(status="dead")),
+    }
+
+
+def rows_of(table: pa.Table, *, limit: int | None = MAX_ROWS) -> Answer:
+    """An Arrow table as column names and rows of plain values."""
+    shown = table if limit is None else table.slice(0, limit)
+    rows = [[plain(v) for v in row.values()] for row in shown.to_pylist()]
+    return {"columns": table.column_names, "rows": rows, "total": len(table)}
+
+
+def plain(value: object) -> object:
+    """A value as JSON has it: decimals as text, times in ISO 8601, bytes as text where they are, else base64."""
+    match value:
+        case datetime() | date():
+            return value.isoformat()
+        case Decimal():
+            return str(value)
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return "base64:" + base64.b64encode(value).decode()
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return str(value)
+        case dict():
+            return {str(k): plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [plain(v) for v in value]
+        case None | bool() | int() | float() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def letter(found: DeadLetter) -> Answer:
+    """A dead letter as plain data."""
+    return {
+        "id": found.id,
+        "source": found.source,
+        "partition": found.partition,
+        "offset": found.offset,
+        "epoch": found.epoch,
+        "append_time": instant(found.append_time_us),
+        "rule": found.rule,
+        "field": found.field,
+        "got": found.got,
+        "reason": found.reason,
+        "status": found.status,
+        "attempts": found.attempts,
+        "key": plain(found.key),
+        "value": plain(found.value),
+    }
+
+
+def instant(us: int | None) -> str | None:
+    """Microseconds since 1970 as ISO 8601 in UTC."""
+    return None if us is None else datetime.fromtimestamp(us / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def refusal(error: Error) -> Answer:
+    """An error as an answer."""
+    return {"error": error.to_dict()}
+
+
+def _text(request: Mapping[str, object], name: str) -> str | None:
+    value = request.get(name)
+    return str(value) if value is not None else None
+
+
+def _one(state: DuckState, prefix: str) -> DeadLetter:
+    found = [x for x in state.dead_letters() if x.id.startswith(prefix)]
+    if len(found) != 1:
+        raise DataError(
+            "PS-DATA-002",
+            "no such dead letter" if not found else "more than one dead letter begins so",
+            expected="an id that penstock dlq ls shows, or the beginning of one",
+            got=prefix,
+        )
+    return found[0]
+
+
+def _ids(state: DuckState, request: Mapping[str, object]) -> list[str]:
+    given = request.get("ids")
+    if isinstance(given, list) and given:
+        return [_one(state, str(x)).id for x in given]
+    source, rule = _text(request, "source"), _text(request, "rule")
+    return [x.id for x in state.dead_letters(source, "dead") if rule is None or x.rule == rule]
+
+
+def _late(state: DuckState, request: Mapping[str, object]) -> pa.Table:
+    source = _stream(state, request)
+    return state.late_rows(source)
+
+
+def _stream(state: DuckState, request: Mapping[str, object]) -> str:
+    streams = sorted({late.stream for late in state.plan.late_rules})
+    source = _text(request, "source") or (streams[0] if len(streams) == 1 else "")
+    if source not in streams:
+        raise DataError(
+            "PS-DATA-002",
+            "rows of that source are never late" if source else "the source must be named",
+            expected=", ".join(streams) or "a stream with a watermark that a windowed view reads",
+            got=source or "none",
+        )
+    return source
+
+
+def _late_positions(state: DuckState, request: Mapping[str, object]) -> list[tuple[str, int, int]]:
+    source = _stream(state, request)
+    rows = state.late_rows(source)
+    wanted = _text(request, "view")
+    found = {
+        (source, int(r["partition"]), int(r["offset"]))
+        for r in rows.select(["partition", "offset", "status", "view"]).to_pylist()
+        if r["status"] == "late" and wanted in (None, r["view"])
+    }
+    return sorted(found)

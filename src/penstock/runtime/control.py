@@ -1,0 +1,180 @@
+"""The control channel: a Unix socket in the state folder, for its owner alone (semantics S3).
+
+Nobody else can open the DuckDB file while the job runs. A client sends one JSON object on a line and gets one back.
+Reading is done on a connection of its own, at once; what changes state waits for the gap between two epochs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import queue
+import socket
+import tempfile
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.engines.duckdb.engine import run_query
+from penstock.errors import Error, RunError
+from penstock.runtime.answers import Answer, answer, instant, refusal, rows_of
+
+if TYPE_CHECKING:
+    from penstock.runtime.runner import Runner
+
+MAX_PATH_BYTES = 100
+TIMEOUT_S = 60.0
+
+
+def socket_path(folder: Path) -> Path:
+    """Where the socket of a state folder is: inside it, or below the temporary folder where that name is too long."""
+    inside = (folder / "control.sock").absolute()
+    if len(os.fsencode(inside)) <= MAX_PATH_BYTES:
+        return inside
+    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
+    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / f"{digest}.sock"
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    request: Mapping[str, object]
+    result: Future[Answer]
+
+
+class ControlServer:
+    """The job's side."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._cursor = runner.state.cursor()
+        self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
+        self.path = socket_path(runner.target.state)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # The socket is made with the mode that it keeps: there is no moment in which others could connect.
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(self.path))
+        finally:
+            os.umask(before)
+        self._socket.listen(8)
+        self._thread = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._thread.start()
+
+    def serve(self, runner: Runner) -> bool:
+        """Answer what waited for the gap between two epochs (called in the loop's thread)."""
+        served = False
+        while True:
+            try:
+                item = self._waiting.get_nowait()
+            except queue.Empty:
+                return served
+            try:
+                item.result.set_result(answer(runner.state, item.request))
+            except Error as problem:
+                item.result.set_result(refusal(problem))
+            except Exception as problem:  # noqa: BLE001 - the client gets it; the job goes on
+                item.result.set_exception(problem)
+            served = True
+
+    def close(self) -> None:
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+        self.serve(self._runner)
+        self._cursor.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rwb") as stream:
+            connection.settimeout(TIMEOUT_S)
+            try:
+                line = stream.readline()
+                request = json.loads(line)
+                reply = self._answer(request)
+            except Error as problem:
+                reply = refusal(problem)
+            except (ValueError, KeyError, OSError, TimeoutError) as problem:
+                reply = refusal(RunError("PS-RUN-004", "the request failed", got=f"{type(problem).__name__}: {problem}"))
+            try:
+                stream.write(json.dumps(reply).encode() + b"\n")
+            except OSError:
+                # The client has gone; there is nobody to tell.
+                return
+
+    def _answer(self, request: Mapping[str, object]) -> Answer:
+        match request.get("do"):
+            case "sql":
+                with _CURSOR_LOCK:
+                    return rows_of(run_query(self._cursor, str(request["query"])))
+            case "stop":
+                self._runner.stop()
+                return {"stopping": True}
+            case _:
+                item = _Waiting(request, Future())
+                self._waiting.put(item)
+                reply = item.result.result(TIMEOUT_S)
+                return reply | self._running() if request.get("do") == "status" else reply
+
+    def _running(self) -> Answer:
+        snapshot = self._runner.snapshot
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "rows_per_s": round(snapshot.rows_per_s),
+            "lag": snapshot.lag,
+            "watermark": instant(snapshot.watermark_us),
+            "alerts": list(snapshot.alerts),
+            "sinks": {
+                name: {"delivered_rows": d.rows, "waiting_epochs": d.waiting, "guarantee": d.guarantee.value}
+                for name, d in self._runner.deliveries.items()
+            },
+        }
+
+
+_CURSOR_LOCK = threading.Lock()
+
+
+def ask(folder: Path, request: Mapping[str, object]) -> Answer:
+    """Send one request to the job that runs on this state.
+
+    Raises:
+        RunError: PS-RUN-004 when the job does not answer; or the error that the job answered.
+    """
+    path = socket_path(folder)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(TIMEOUT_S)
+            connection.connect(str(path))
+            with connection.makefile("rwb") as stream:
+                stream.write(json.dumps(dict(request)).encode() + b"\n")
+                stream.flush()
+                reply = json.loads(stream.readline() or b"null")
+    except (OSError, ValueError) as problem:
+        raise RunError(
+            "PS-RUN-004",
+            "the running job cannot be reached",
+            expected=f"an answer at {path}",
+            got=str(problem),
+            hint="the job may be starting or stopping: try again",
+            retryable=True,
+        ) from None
+    if not isinstance(reply, dict):
+        raise RunError("PS-RUN-004", "the running job gave no answer", expected="a JSON object", got=repr(reply))
+    if "error" in reply:
+        told = reply["error"]
+        raise RunError(
+            told["code"], told["message"], expected=told["expected"] or "", got=told["got"] or "", hint=told["hint"] or ""
+        )
+    return reply
