@@ -137,19 +137,17 @@ def mmpp(load: Load, rng: np.random.Generator) -> Iterator[Offsets]:
     rates = (states.low_rate, states.high_rate)
     leaving = (load.q12, load.q21)
     state = int(rng.random() >= states.low_share)
-    remaining_s = rng.exponential(1.0 / leaving[state])
+    change_s = rng.exponential(1.0 / leaving[state])
     while True:
         pieces: list[Offsets] = []
         at_s = 0.0
-        while at_s < 1.0:
-            end_s = min(1.0, at_s + remaining_s)
-            count = rng.poisson(rates[state] * (end_s - at_s))
-            pieces.append(_uniform_times(rng, count, at_s, end_s))
-            remaining_s -= end_s - at_s
-            at_s = end_s
-            if remaining_s <= 0.0:
-                state = 1 - state
-                remaining_s = rng.exponential(1.0 / leaving[state])
+        while change_s < 1.0:
+            pieces.append(_uniform_times(rng, rng.poisson(rates[state] * (change_s - at_s)), at_s, change_s))
+            at_s = change_s
+            state = 1 - state
+            change_s += rng.exponential(1.0 / leaving[state])
+        pieces.append(_uniform_times(rng, rng.poisson(rates[state] * (1.0 - at_s)), at_s, 1.0))
+        change_s -= 1.0
         yield np.concatenate(pieces)
 
 
