@@ -101,6 +101,20 @@ def test_reading_below_the_earliest_offset_is_an_error(tmp_path: Path) -> None:
     source.close()
 
 
+def test_a_reader_that_retention_has_overtaken_is_told(tmp_path: Path) -> None:
+    topic = LogTopic.create(tmp_path / "t", segment_bytes=4_096, retention_bytes=4_096)
+    source = LogSource(topic)
+    with LogWriter(topic, "none") as writer:
+        writer.append(0, [b"a"])
+        assert drain(source, 0, 0)[1] == 1
+        for _ in range(30):
+            writer.append(0, [b"x" * 1_000])
+    with pytest.raises(ConnectorError, match="out of range") as caught:
+        drain(source, 0, 1)
+    assert caught.value.code == "PS-CONN-005"
+    source.close()
+
+
 def test_start_at_a_timestamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     topic = LogTopic.create(tmp_path / "t", segment_bytes=4_096)
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,6 @@ from penstock.connectors.log_reader import (
     Frame,
     PartitionReader,
     after,
-    frame_times,
 )
 from penstock.connectors.log_topic import LogTopic, Position
 from penstock.connectors.log_writer import LogWriter
@@ -112,9 +112,9 @@ class _Collector:
         self._bytes_left = max(max_bytes, 1)
         self._to = to
         self._rows = 0
-        self._small: list[tuple[pa.Array, pa.Array | None, pa.Array, pa.Array]] = []
+        self._small: list[_Piece] = []
         self._small_rows = 0
-        self._chunks: list[tuple[pa.Array, pa.Array | None, pa.Array, pa.Array]] = []
+        self._chunks: list[list[_Piece]] = []
         self._has_keys = False
 
     def add(self, frame: Frame) -> bool:
@@ -129,64 +129,79 @@ class _Collector:
         values, keys = arrays_of_body(header, frame.body)
         taken = _fitting(values, first, wanted, self._bytes_left, at_least=0 if self._rows else 1)
         if taken > 0:
-            self._take(header.base_offset, frame, values, keys, first, taken)
+            piece = _Piece(
+                values.slice(first, taken),
+                keys.slice(first, taken) if keys is not None else None,
+                header.base_offset + first,
+                header.append_us,
+            )
+            self._take(piece, taken)
         return self._rows_left > 0 and self._bytes_left > 0 and self.next_offset == header.next_offset
 
     def batch(self, partition: int) -> RawBatch:
         """All that was gathered."""
-        self._merge_small()
+        self._end_small()
         keys = None
         if self._has_keys:
-            keys = pa.chunked_array(
-                [k if k is not None else pa.nulls(len(v), pa.binary()) for v, k, _, _ in self._chunks],
-                pa.binary(),
-            )
+            keys = pa.chunked_array([_merged_keys(chunk) for chunk in self._chunks], pa.binary())
         return RawBatch(
             partition,
-            pa.chunked_array([chunk[0] for chunk in self._chunks], pa.binary()),
-            pa.chunked_array([chunk[2] for chunk in self._chunks], pa.int64()),
+            pa.chunked_array([_merged([piece.values for piece in chunk]) for chunk in self._chunks], pa.binary()),
+            pa.chunked_array([_offsets(chunk) for chunk in self._chunks], pa.int64()),
             self.next_offset,
             keys,
-            pa.chunked_array([chunk[3] for chunk in self._chunks], pa.timestamp("us")),
+            pa.chunked_array([_times(chunk) for chunk in self._chunks], pa.timestamp("us")),
         )
 
-    def _take(
-        self,
-        base: int,
-        frame: Frame,
-        values: pa.Array,
-        keys: pa.Array | None,
-        first: int,
-        taken: int,
-    ) -> None:
-        values = values.slice(first, taken)
-        keys = keys.slice(first, taken) if keys is not None else None
-        self._has_keys |= keys is not None
-        offsets = pa.array(np.arange(base + first, base + first + taken, dtype=np.int64))
-        piece = (values, keys, offsets, frame_times(frame.header, taken))
-        if taken >= SMALL_FRAME_RECORDS:
-            self._merge_small()
-            self._chunks.append(piece)
+    def _take(self, piece: _Piece, rows: int) -> None:
+        self._has_keys |= piece.keys is not None
+        if rows >= SMALL_FRAME_RECORDS:
+            self._end_small()
+            self._chunks.append([piece])
         else:
             self._small.append(piece)
-            self._small_rows += taken
+            self._small_rows += rows
             if self._small_rows >= SMALL_FRAME_RECORDS:
-                self._merge_small()
-        self.next_offset += taken
-        self._rows += taken
-        self._rows_left -= taken
-        self._bytes_left -= _bytes_of(values)
+                self._end_small()
+        self.next_offset += rows
+        self._rows += rows
+        self._rows_left -= rows
+        self._bytes_left -= _bytes_of(piece.values)
 
-    def _merge_small(self) -> None:
-        small, self._small, self._small_rows = self._small, [], 0
-        if len(small) <= 1:
-            self._chunks += small
-            return
-        keys = None
-        if any(piece[1] is not None for piece in small):
-            keys = pa.concat_arrays([k if k is not None else pa.nulls(len(v), pa.binary()) for v, k, _, _ in small])
-        values, offsets, times = (pa.concat_arrays([piece[i] for piece in small]) for i in (0, 2, 3))
-        self._chunks.append((values, keys, offsets, times))
+    def _end_small(self) -> None:
+        if self._small:
+            self._chunks.append(self._small)
+        self._small, self._small_rows = [], 0
+
+
+class _Piece(NamedTuple):
+    """The part of one frame that is taken (a named tuple: one is made per frame, and frames may be tiny)."""
+
+    values: pa.BinaryArray
+    keys: pa.BinaryArray | None
+    offset: int
+    append_us: int
+
+
+def _merged(arrays: list[pa.Array]) -> pa.Array:
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+
+def _merged_keys(chunk: list[_Piece]) -> pa.Array:
+    missing = ((piece.keys if piece.keys is not None else pa.nulls(len(piece.values), pa.binary())) for piece in chunk)
+    return _merged(list(missing))
+
+
+def _offsets(chunk: list[_Piece]) -> pa.Array:
+    counts = np.array([len(piece.values) for piece in chunk])
+    begins = np.cumsum(counts) - counts
+    firsts = np.array([piece.offset for piece in chunk], np.int64)
+    return pa.array(np.arange(counts.sum(), dtype=np.int64) + np.repeat(firsts - begins, counts))
+
+
+def _times(chunk: list[_Piece]) -> pa.Array:
+    times = np.array([piece.append_us for piece in chunk], np.int64)
+    return pa.array(np.repeat(times, [len(piece.values) for piece in chunk]).view("datetime64[us]"))
 
 
 class LogVersions:

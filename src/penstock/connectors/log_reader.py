@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 
 from penstock.connectors.log_frame import (
@@ -63,11 +62,12 @@ class PartitionReader:
         self._descriptor = -1
         self._index: list[Position] = []
         self._durable: tuple[int, int] = (-1, 0)
+        self._block: tuple[bytes, int] = (b"", 0)
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor, self._segment = -1, None
+        self._descriptor, self._segment, self._block = -1, None, (b"", 0)
 
     def earliest(self) -> int:
         """The first offset still held."""
@@ -145,6 +145,9 @@ class PartitionReader:
                 yield Frame(header, position, body)
             following = segment_path(self.folder, place.offset)
             if place.offset == place.base or not following.exists():
+                earliest = self.earliest()
+                if earliest > place.offset:
+                    raise self._out_of_range(place.offset, f"at least {earliest} (the earliest offset still held)")
                 return
             self._open(Segment(following, place.offset))
             place = Position(place.offset, SEGMENT_HEADER_BYTES, place.offset, place.last_us)
@@ -183,15 +186,12 @@ class PartitionReader:
     def _headers(self, place: Position) -> Iterator[tuple[int, Header]]:
         """Headers of whole frames from `place` to the end of its segment, as far as it is written."""
         position, offset = place.position, place.offset
-        block, block_start = b"", position
+        block, block_start = self._block = b"", position
         size = os.fstat(self._descriptor).st_size
         while True:
             if position - block_start + HEADER_BYTES > len(block):
                 wanted = BLOCK_BYTES if block and position - block_start <= len(block) else 64 << 10
-                block, block_start = (
-                    os.pread(self._descriptor, wanted, position),
-                    position,
-                )
+                block, block_start = self._block = os.pread(self._descriptor, wanted, position), position
             header = unpack_header(block, position - block_start)
             if header is None or header.base_offset != offset:
                 size = os.fstat(self._descriptor).st_size
@@ -239,6 +239,7 @@ class PartitionReader:
         assert self._segment is not None
         end = position + header.frame_bytes
         if self._known_durable(end) or os.fstat(self._descriptor).st_size > end:
+            self._block = b"", 0
             body = self._read_body(position, header)
             if not body_is_right(header, body):
                 expected = f"records that match their checksum (offset {header.base_offset})"
@@ -248,6 +249,9 @@ class PartitionReader:
 
     def _read_body(self, position: int, header: Header) -> pa.Buffer:
         start = position + HEADER_BYTES
+        block, block_start = self._block
+        if block_start <= position and start + header.body_bytes <= block_start + len(block):
+            return pa.py_buffer(block).slice(start - block_start, header.body_bytes)
         if header.body_bytes < 256 << 10:
             return pa.py_buffer(os.pread(self._descriptor, header.body_bytes, start))
         page = start - start % mmap.ALLOCATIONGRANULARITY
@@ -306,8 +310,3 @@ class PartitionReader:
 def after(header: Header, position: int, base: int) -> Position:
     """The place behind a frame."""
     return Position(base, position + header.frame_bytes, header.next_offset, header.append_us)
-
-
-def frame_times(header: Header, rows: int) -> pa.Array:
-    """The append time of a frame, once per record."""
-    return pa.array(np.full(rows, header.append_us, np.int64)).cast(pa.timestamp("us"))
