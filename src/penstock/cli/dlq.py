@@ -41,9 +41,9 @@ def list_(options: PipelineOptions, source: str | None, status: str | None, reve
 
 
 @dlq.command("show")
-@click.argument("id")
 @click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
 @pipeline_options
+@click.argument("id")
 def show(options: PipelineOptions, id: str, reveal: bool) -> None:
     """Show one dead letter of PIPELINE whole; ID may be the beginning of one."""
     job = options.load()
@@ -58,11 +58,11 @@ def show(options: PipelineOptions, id: str, reveal: bool) -> None:
 
 
 @dlq.command("replay")
-@click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are dead.")
 @click.option("--source", metavar="NAME", help="With --all: only those of this source.")
 @click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
 @pipeline_options
+@click.argument("ids", nargs=-1)
 def replay(
     options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
 ) -> None:
@@ -76,11 +76,11 @@ def replay(
 
 
 @dlq.command("drop")
-@click.argument("ids", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All that are dead.")
 @click.option("--source", metavar="NAME", help="With --all: only those of this source.")
 @click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
 @pipeline_options
+@click.argument("ids", nargs=-1)
 def drop(
     options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
 ) -> None:

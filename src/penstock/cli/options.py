@@ -80,7 +80,10 @@ class PipelineOptions:
 
 
 def pipeline_options(command: Callable[Concatenate[PipelineOptions, P], R]) -> Callable[..., R]:
-    """Give a command the PIPELINE argument and the common options; it gets them as one `PipelineOptions`."""
+    """Give a command the PIPELINE argument and the common options; it gets them as one `PipelineOptions`.
+
+    Further arguments are declared below this decorator: click takes them from the top down, and PIPELINE is the first.
+    """
 
     @click.argument("pipeline")
     @click.option("--target", metavar="NAME", help="Target of penstock.toml (default: local).")

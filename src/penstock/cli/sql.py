@@ -13,8 +13,8 @@ from penstock.runtime.access import ask_state
 
 
 @click.command()
-@click.argument("query", required=False)
 @pipeline_options
+@click.argument("query", required=False)
 def sql(options: PipelineOptions, query: str | None) -> None:
     """Run QUERY (or what stands on standard input) over the views of PIPELINE; it cannot change anything."""
     job = options.load()
