@@ -75,6 +75,10 @@ def _fixture(file: Path, number: int, test: object) -> Fixture:
     for relations in (*epochs, expect):
         if not isinstance(relations, dict) or not all(_are_rows(rows) for rows in relations.values()):
             raise _wrong(file, f"{name}: given and expect hold rows", "name = [{column = value}]", repr(relations))
+    for key, kind in (("dead", int), ("late", int), ("set", (str, int))):
+        values = test.get(key, {})
+        if not isinstance(values, dict) or not all(isinstance(value, kind) for value in values.values()):
+            raise _wrong(file, f"{name}: {key} is wrong", "a table of names to values", repr(values))
     if not expect and "dead" not in test and "late" not in test:
         raise _wrong(file, f"{name}: nothing is expected", "[test.expect]", "none")
     return Fixture(
