@@ -21,7 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from penstock.connectors.base import Guarantee, SinkContext, Url
-from penstock.connectors.file_output import encode_lines, text_format, unwritable
+from penstock.connectors.file_output import LineEncoder, text_format, unwritable
 from penstock.connectors.options import duration_option, number_option
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
@@ -57,6 +57,7 @@ class FolderSink:
         self._folder = folder
         self._context = context
         self._format = format
+        self._encoder = None if format == "parquet" else LineEncoder(format, context.key)
         self._roll_s = roll_s
         self._roll_bytes = roll_bytes
         self._sidecar = folder / ".penstock-sink"
@@ -118,6 +119,8 @@ class FolderSink:
             raise unwritable(self._folder, problem) from problem
         finally:
             self._spool.close()
+            if self._encoder is not None:
+                self._encoder.close()
 
     def _append(self, epoch: int, changes: pa.Table) -> None:
         data = self._encode(changes)
@@ -157,8 +160,8 @@ class FolderSink:
         self._spool.truncate(0)
 
     def _encode(self, changes: pa.Table) -> bytes:
-        if self._format != "parquet":
-            return encode_lines(changes, self._format, self._context, first=self._mark.bytes == 0)
+        if self._encoder is not None:
+            return self._encoder.lines(changes, first=self._mark.bytes == 0)
         if not len(changes):
             return b""
         output = pa.BufferOutputStream()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from penstock.connectors.base import SinkContext, Url
+from penstock.connectors.base import Url
 from penstock.errors import ConnectorError
-from penstock.formats.encode import csv_names, encode
+from penstock.formats.encode import Encoder, csv_names
 
 _TEXT_FORMATS = ("changelog", "json", "csv", "debezium")
 
@@ -31,13 +31,22 @@ def text_format(url: Url) -> str:
     return format
 
 
-def encode_lines(changes: pa.Table, format: str, context: SinkContext, *, first: bool) -> bytes:
-    """The changes as text, a line each. first: the file is empty, so a CSV file begins with its column names."""
-    values = encode(changes, format, context.key).values
-    lines = b"".join(value + b"\n" for value in values.to_pylist())
-    if first and format == "csv":
-        return ",".join(csv_names(changes)).encode() + b"\n" + lines
-    return lines
+class LineEncoder:
+    """Changes as text, a line each; used by one thread."""
+
+    def __init__(self, format: str, key: tuple[str, ...]) -> None:
+        self._format = format
+        self._encoder = Encoder(format, key)
+
+    def lines(self, changes: pa.Table, *, first: bool) -> bytes:
+        """The lines of one epoch. first: the file is empty, so a CSV file begins with its column names."""
+        lines = b"".join(value + b"\n" for value in self._encoder.encode(changes).values.to_pylist())
+        if first and self._format == "csv":
+            return ",".join(csv_names(changes)).encode() + b"\n" + lines
+        return lines
+
+    def close(self) -> None:
+        self._encoder.close()
 
 
 def unwritable(path: Path, problem: OSError) -> ConnectorError:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Guarantee, Sink, SinkContext, Url
 from penstock.connectors.file_folder_sink import FolderSink
-from penstock.connectors.file_output import encode_lines, text_format, unwritable
+from penstock.connectors.file_output import LineEncoder, text_format, unwritable
 from penstock.connectors.file_snapshot_sink import SnapshotSink
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
@@ -80,7 +80,7 @@ class AppendSink:
     def __init__(self, path: Path, context: SinkContext, format: str) -> None:
         self._path = path
         self._context = context
-        self._format = format
+        self._encoder = LineEncoder(format, context.key)
         self._sidecar = path.with_name(f".{path.name}.penstock")
         files.make_folder(path.parent)
         mark = _read_mark(self._sidecar)
@@ -115,10 +115,11 @@ class AppendSink:
             raise unwritable(self._path, problem) from problem
 
     def close(self) -> None:
+        self._encoder.close()
         self._file.close()
 
     def _append(self, epoch: int, changes: pa.Table) -> None:
-        data = encode_lines(changes, self._format, self._context, first=self._mark.bytes == 0)
+        data = self._encoder.lines(changes, first=self._mark.bytes == 0)
         failpoints.hit(BEFORE_WRITE)
         written = self._file.write([failpoints.torn(TORN_WRITE, data)]) if data else 0
         failpoints.torn_kill(TORN_WRITE)

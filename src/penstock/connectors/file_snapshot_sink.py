@@ -17,7 +17,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from penstock.connectors.base import Guarantee, SinkContext, Url
-from penstock.connectors.file_output import encode_lines, unwritable
+from penstock.connectors.file_output import LineEncoder, unwritable
 from penstock.connectors.options import wrong_option
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
@@ -40,7 +40,7 @@ class SnapshotSink:
     def __init__(self, path: Path, context: SinkContext, format: str) -> None:
         self._path = path
         self._context = context
-        self._format = format
+        self._encoder = None if format == "parquet" else LineEncoder(format, context.key)
         self._content_path = path.with_name(f".{path.name}.penstock")
         self._schema = pa.schema([field for field in context.columns if not field.name.startswith("_")])
         self._rows: dict[Hashable, tuple[Row, int]] = {}
@@ -73,6 +73,8 @@ class SnapshotSink:
 
     def close(self) -> None:
         """Every epoch has been written already."""
+        if self._encoder is not None:
+            self._encoder.close()
 
     def _load(self) -> None:
         try:
@@ -138,8 +140,8 @@ class SnapshotSink:
         failpoints.hit(AFTER_VISIBLE)
 
     def _visible(self, content: pa.Table) -> bytes:
-        if self._format != "parquet":
-            return encode_lines(content, self._format, self._context, first=True)
+        if self._encoder is not None:
+            return self._encoder.lines(content, first=True)
         output = pa.BufferOutputStream()
         pq.write_table(content, output, compression="zstd")
         return bytes(output.getvalue().to_pybytes())

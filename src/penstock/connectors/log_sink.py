@@ -21,7 +21,7 @@ from penstock.connectors.log_topic import DEFAULT_SEGMENT_BYTES, LogTopic
 from penstock.connectors.log_writer import LogWriter, unwritable
 from penstock.connectors.options import duration_option, number_option
 from penstock.connectors.partitioning import partition_for
-from penstock.formats.encode import encode
+from penstock.formats.encode import Encoder
 from penstock.storage import failpoints
 
 BEFORE_DELIVER = failpoints.register("log.deliver", "an epoch is about to be written to a log topic")
@@ -37,8 +37,7 @@ class LogSink:
 
     def __init__(self, topic: LogTopic, context: SinkContext, *, format: str = "changelog") -> None:
         self._topic = topic
-        self._context = context
-        self._format = format
+        self._encoder = Encoder(format, context.key)
         self._id = hashlib.sha256(f"{context.state_id}/{context.sink}".encode()).digest()[:16]
         self._writer = LogWriter(topic, fsync="none")
         self._done: dict[int, Fence] = {}
@@ -72,6 +71,7 @@ class LogSink:
         failpoints.hit(AFTER_DELIVER)
 
     def close(self) -> None:
+        self._encoder.close()
         self._writer.close()
 
     def _last_whole(self) -> int:
@@ -85,7 +85,7 @@ class LogSink:
 
     def _deliver(self, epoch: int, changes: pa.Table) -> None:
         failpoints.hit(BEFORE_DELIVER)
-        encoded = encode(changes, self._format, self._context.key)
+        encoded = self._encoder.encode(changes)
         shares = _by_partition(encoded.keys, len(encoded.values), self._topic.partitions)
         for partition, rows in shares.items():
             self._deliver_part(epoch, partition, len(shares), encoded.values, encoded.keys, rows)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Guarantee, SinkContext, Url
 from penstock.errors import ConnectorError
-from penstock.formats.encode import encode
+from penstock.formats.encode import Encoder
 
 MAX_CELL = 40
 
@@ -26,7 +26,7 @@ class StdoutSink:
 
     def __init__(self, context: SinkContext, format: str, stream: BinaryIO) -> None:
         self._context = context
-        self._format = format
+        self._encoder = None if format == "table" else Encoder(format, context.key)
         self._stream = stream
 
     @classmethod
@@ -42,10 +42,10 @@ class StdoutSink:
         if not len(changes):
             return
         try:
-            if self._format == "table":
+            if self._encoder is None:
                 self._stream.write(_table(self._context.sink, changes).encode())
             else:
-                values = encode(changes, self._format, self._context.key).values.drop_null()
+                values = self._encoder.encode(changes).values.drop_null()
                 self._stream.write(b"".join(value + b"\n" for value in values.to_pylist()))
             self._stream.flush()
         except OSError as problem:
@@ -54,7 +54,9 @@ class StdoutSink:
             ) from problem
 
     def close(self) -> None:
-        """Standard output belongs to the process."""
+        """Standard output belongs to the process and stays open."""
+        if self._encoder is not None:
+            self._encoder.close()
 
 
 def _table(title: str, changes: pa.Table) -> str:

@@ -27,6 +27,37 @@ class Encoded:
     keys: pa.BinaryArray | None
 
 
+class Encoder:
+    """Encodes the epochs of one sink over one DuckDB connection. Opening that takes longer than encoding a small epoch.
+
+    Used by one thread. Raises as `encode`.
+    """
+
+    def __init__(self, format: str, key: tuple[str, ...]) -> None:
+        if format not in FORMATS:
+            raise ConnectorError("PS-CONN-008", "the format is unknown", expected=", ".join(FORMATS), got=format)
+        if format == "upsert" and not key:
+            raise ConnectorError("PS-DECL-011", "format=upsert needs a key", expected="a view with a key", got="none")
+        self._format = format
+        self._key = key
+        self._connection = duckdb.connect()
+        self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+
+    def encode(self, changes: pa.Table) -> Encoded:
+        """Records for the changes of one epoch."""
+        keyed = bool(self._key) and self._format != "csv"
+        query = _query(changes, self._format, self._key if keyed else ())
+        self._connection.register("changes", changes)
+        try:
+            table = self._connection.sql(query).to_arrow_table()
+        finally:
+            self._connection.unregister("changes")
+        return Encoded(_binary(table.column("v")), _binary(table.column("k")) if keyed else None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 def encode(changes: pa.Table, format: str, key: tuple[str, ...]) -> Encoded:
     """Records for changes: the view's columns, then `_op`, `_epoch`, `_seq`, `_correction` (all optional).
 
@@ -38,13 +69,18 @@ def encode(changes: pa.Table, format: str, key: tuple[str, ...]) -> Encoded:
     Raises:
         ConnectorError: PS-CONN-008 for an unknown format, PS-DECL-011 for `upsert` without a key.
     """
-    if format not in FORMATS:
-        raise ConnectorError("PS-CONN-008", "the format is unknown", expected=", ".join(FORMATS), got=format)
-    if format == "upsert" and not key:
-        raise ConnectorError("PS-DECL-011", "format=upsert needs a key", expected="a view with a key", got="none")
+    encoder = Encoder(format, key)
+    try:
+        return encoder.encode(changes)
+    finally:
+        encoder.close()
+
+
+def _query(changes: pa.Table, format: str, key: tuple[str, ...]) -> str:
+    """The SELECT that gives `v` and `k` for each record of the relation `changes`."""
     names = [name for name in changes.column_names if name not in _META]
     row = json_object(changes, names)
-    keys = json_object(changes, list(key)) if key and format != "csv" else "NULL::VARCHAR"
+    keys = json_object(changes, list(key)) if key else "NULL::VARCHAR"
     has_op = "_op" in changes.column_names
     where = ""
     match format:
@@ -60,13 +96,7 @@ def encode(changes: pa.Table, format: str, key: tuple[str, ...]) -> Encoded:
             value = row
         case _:
             value = " || ',' || ".join(_csv_field(changes, name) for name in changes.column_names)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        connection.register("changes", changes)
-        query = f"SELECT {value} AS v, {keys} AS k FROM changes {where}"
-        table = connection.sql(query).to_arrow_table()
-    values = _binary(table.column("v"))
-    return Encoded(values, _binary(table.column("k")) if key and format != "csv" else None)
+    return f"SELECT {value} AS v, {keys} AS k FROM changes {where}"
 
 
 def csv_names(changes: pa.Table) -> list[str]:
