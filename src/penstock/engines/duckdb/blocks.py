@@ -51,7 +51,8 @@ class EpochScope:
     """What the blocks of one epoch share.
 
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    emitted: relations whose delta a sink or a person wants as a table.
+    emitted: relations whose delta a sink or a person wants as a table. guarded: sources in which a record may be
+    malformed, parsed by the slower statement.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -67,6 +68,7 @@ class EpochScope:
     contents: dict[str, str] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
     forced: set[str] = field(default_factory=set)
+    guarded: frozenset[str] = frozenset()
 
     def temporary(self, name: str, sql: str) -> int:
         """Create (or replace) a temporary table; the number of its rows."""

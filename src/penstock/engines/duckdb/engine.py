@@ -71,6 +71,7 @@ class DuckState:
         )
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
+        self._guarded: dict[str, int] = {}
 
     def _open(self) -> None:
         connection = self._connection
@@ -105,7 +106,14 @@ class DuckState:
         """
         try:
             moved, result, views = run_epoch(
-                self._connection, self.plan, self.decoders, self.progress, epoch, self._wanted, self._delivered
+                self._connection,
+                self.plan,
+                self.decoders,
+                self.progress,
+                epoch,
+                self._wanted,
+                self._delivered,
+                self._guarded,
             )
         except duckdb.IOException as problem:
             raise StateError(

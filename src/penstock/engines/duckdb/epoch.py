@@ -17,6 +17,7 @@ import pyarrow as pa
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
 from penstock.engines.duckdb.blocks import Delta, EpochScope, add_terms, run_block, start_joins
+from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import changes_sql, fetch
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
 from penstock.engines.duckdb.state import journal_entry, table
@@ -45,15 +46,43 @@ def run_epoch(
     given: EpochInput,
     wanted: Wanted,
     delivered: Mapping[str, int],
+    guarded: dict[str, int],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
-    """Execute and commit; the new progress, the result, and the changes of `wanted.views`."""
+    """Execute and commit; the new progress, the result, and the changes of `wanted.views`.
+
+    A malformed record aborts DuckDB's transaction, so the epoch is rolled back and run again with that source guarded;
+    it stays so for a while. guarded: epochs left by source, kept up here.
+    """
+    while True:
+        try:
+            done = _attempt(connection, plan, decoders, progress, given, wanted, delivered, frozenset(guarded))
+            break
+        except MalformedRecords as met:
+            guarded[met.source] = GUARDED_EPOCHS
+    for name in list(guarded):
+        guarded[name] -= 1
+        if not guarded[name]:
+            del guarded[name]
+    return done
+
+
+def _attempt(
+    connection: duckdb.DuckDBPyConnection,
+    plan: Plan,
+    decoders: Mapping[str, Decoder],
+    progress: Progress,
+    given: EpochInput,
+    wanted: Wanted,
+    delivered: Mapping[str, int],
+    guarded: frozenset[str],
+) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
     moved = copy.deepcopy(progress)
     moved.epoch = given.epoch
     moved.flushed = given.flush
     connection.execute("BEGIN")
     try:
-        run = _Run(connection, plan, decoders, moved, given)
+        run = _Run(connection, plan, decoders, moved, given, guarded)
         run.sources()
         run.blocks()
         changes, views = run.changes(wanted, delivered)
@@ -97,6 +126,7 @@ class _Run:
         decoders: Mapping[str, Decoder],
         progress: Progress,
         given: EpochInput,
+        guarded: frozenset[str],
     ) -> None:
         self.connection, self.plan, self.decoders, self.progress, self.given = connection, plan, decoders, progress, given
         before = {name: s.watermark_us for name, s in progress.sources.items()}
@@ -113,6 +143,7 @@ class _Run:
             before,
             frozenset(),
             contents=contents,
+            guarded=guarded,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}

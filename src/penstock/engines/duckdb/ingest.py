@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch, RawBatch, TypedBatch
 from penstock.contract.schema import Verdict
-from penstock.engines.base import SourceInput, SourceProgress
+from penstock.engines.base import SourceInput
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
@@ -50,6 +50,18 @@ class Letter:
     verdict: Verdict
 
 
+# After a malformed record a source is parsed with the slower, guarded statement for so many epochs.
+GUARDED_EPOCHS = 200
+
+
+class MalformedRecords(Exception):  # noqa: N818 - not an error: the epoch is run again, guarded
+    """The fast parse of a source met a record that it cannot read, which has aborted the transaction."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        super().__init__(source)
+
+
 def raw_name(source: str) -> str:
     return f"_ps_raw_{source}"
 
@@ -63,13 +75,18 @@ def ingest(
     block: SourceBlock,
     decoder: Decoder,
     given: SourceInput,
-    progress: SourceProgress,
+    *,
+    guarded: bool = True,
 ) -> Ingested:
-    """Judge all records of one source in one epoch. Leaves the temporary table `judged_name`."""
+    """Judge all records of one source in one epoch. Leaves the temporary table `judged_name`.
+
+    Raises:
+        MalformedRecords: not `guarded`, and a record cannot be parsed; the transaction is lost.
+    """
     source = block.source
     batches = [b for b in given.batches if b.rows]
     judged = quote(judged_name(source.name))
-    _judge(connection, source, decoder, batches)
+    _judge(connection, source, decoder, batches, guarded=guarded)
     statistics = connection.execute(
         f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
         f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
@@ -91,15 +108,21 @@ def ingest(
 
 
 def _judge(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, decoder: Decoder, batches: Sequence[Batch]
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceDecl,
+    decoder: Decoder,
+    batches: Sequence[Batch],
+    *,
+    guarded: bool,
 ) -> None:
     raw = raw_name(source.name)
     connection.register(raw, decoder.stage(batches))
     try:
-        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=False)))
-    except duckdb.Error:
-        # A malformed record stops the fast parse of the whole epoch; the guarded one judges it alone.
-        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=True)))
+        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=guarded)))
+    except duckdb.Error as problem:
+        if guarded:
+            raise
+        raise MalformedRecords(source.name) from problem
     finally:
         connection.unregister(raw)
 

@@ -53,7 +53,8 @@ def run_source(
         if given.version is not None:
             _run_reference(scope, block, decoder, given, progress, outcome)
         return outcome
-    ingested = ingest(scope.connection, block, decoder, given, progress) if rows else None
+    guarded = source.name in scope.guarded
+    ingested = ingest(scope.connection, block, decoder, given, guarded=guarded) if rows else None
     if ingested is not None:
         if source.kind == "stream":
             _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
@@ -304,7 +305,7 @@ def _run_reference(
     rows = sum(b.rows for b in given.batches)
     problem = ""
     if rows:
-        ingested = ingest(scope.connection, block, decoder, given, progress)
+        ingested = ingest(scope.connection, block, decoder, given, guarded=source.name in scope.guarded)
         outcome.letters = ingested.letters
         if ingested.letters:
             problem = f"{len(ingested.letters)} of its {rows} rows break the contract"
