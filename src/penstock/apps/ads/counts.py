@@ -92,7 +92,7 @@ def count_events(
     produce_time_ms: NDArray[np.int64],
     window_us: int,
 ) -> CellCounts:
-    """The cells of events given as columns; kinds: index into `EVENT_TYPES`."""
+    """The cells of events given as columns; campaigns: ids from 0 up; kinds: index into `EVENT_TYPES`."""
     if not len(campaigns):
         return {}
     indexes = (event_ns // 1_000 - ORIGIN_US) // window_us
