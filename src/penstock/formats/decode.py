@@ -112,6 +112,10 @@ class RecordDecoder:
         text = table_json(pa.Table.from_pylist([columns]), self._judgement.schema)[0].as_py()
         return RecordDecoder(self._judgement, "json").diagnose(text.encode(), None, append_time)
 
+    @property
+    def _updates(self) -> bool:
+        return self._judgement.kind != "table" or bool(self._judgement.key)
+
     # -- staging -------------------------------------------------------------------------------------------------------
 
     def _staged(self, batch: Batch) -> pa.Table:
@@ -142,7 +146,7 @@ class RecordDecoder:
             gone = "_ps_gone AND _ps_key IS NOT NULL"
             return f"({head}, CASE WHEN {gone} THEN _ps_key ELSE _ps_v END AS _ps_j, CASE WHEN {gone} THEN '-D' END AS _ps_d FROM {raw})"
         if self._format == "debezium":
-            return f"({_debezium(raw)})"
+            return f"({_debezium(raw, self._updates)})"
         return f"({head}, _ps_v AS _ps_j, NULL::VARCHAR AS _ps_d FROM {raw})"
 
     # -- diagnosis -----------------------------------------------------------------------------------------------------
@@ -177,14 +181,14 @@ class RecordDecoder:
         operation = _LETTERS.get(letter) if isinstance(letter, str) else None
         if operation is None:
             return None, None, Verdict("op_not_allowed", "op", str(letter), "op must be c, r, u or d")
-        if operation == "+U" and self._judgement.kind == "table" and not self._judgement.key:
+        if operation == "+U" and not self._updates:
             return None, None, Verdict("op_not_allowed", "op", "u", "a table without a key takes c, r and d")
         row = self._debezium_row(text)
         return row, operation, None
 
     def _debezium_row(self, text: str | None) -> str | None:
         staged = _one_row(text, None, gone=False)
-        found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged')})", staged)
+        found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged', self._updates)})", staged)
         return None if found is None or found[0] is None else str(found[0])
 
     def _explain(
@@ -222,8 +226,8 @@ _STAGED = pa.schema(
 )
 
 
-def _debezium(raw: str) -> str:
-    """The row inside the envelope; NULL (dead) where the envelope is broken."""
+def _debezium(raw: str, updates: bool) -> str:
+    """The row inside the envelope; NULL (dead) where the envelope is broken, or an update has no key to go by."""
     names = '\'{"payload":"JSON","before":"JSON","after":"JSON","op":"JSON"}\''
     opened = f"SELECT *, CASE WHEN json_valid(_ps_v) THEN CASE WHEN json_type(_ps_v) = 'OBJECT' THEN from_json(_ps_v, {names}) END END AS e FROM {raw}"
     wrapped = "starts_with(e.payload::VARCHAR, '{')"
@@ -231,7 +235,7 @@ def _debezium(raw: str) -> str:
     distinct = "len(json_keys({0})) = len(list_distinct(json_keys({0})))"
     whole = f"{clean('_ps_v')} AND {distinct.format('_ps_v')} AND {distinct.format('_ps_in')}"
     letter = "CASE WHEN starts_with(p.op::VARCHAR, '\"') THEN p.op->>'$' END"
-    row = f"CASE {letter} WHEN 'd' THEN p.before WHEN 'c' THEN p.after WHEN 'r' THEN p.after WHEN 'u' THEN p.after END"
+    row = f"CASE {letter} WHEN 'd' THEN p.before WHEN 'c' THEN p.after WHEN 'r' THEN p.after {'WHEN ' + repr('u') + ' THEN p.after ' if updates else ''}END"
     value = f"CASE WHEN e IS NULL THEN NULL WHEN {whole} THEN ({row})::VARCHAR END"
     tombstone = "_ps_gone AND _ps_key IS NOT NULL"
     operation = f"CASE {letter} WHEN 'd' THEN '-D' WHEN 'u' THEN '+U' ELSE '+I' END"

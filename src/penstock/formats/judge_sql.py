@@ -229,7 +229,9 @@ def _operation_allowed(judgement: Judgement) -> str:
 def _event_time(judgement: Judgement, *, guarded: bool) -> str:
     if judgement.event_time is None:
         return "NULL::TIMESTAMP"
-    value = f"CAST(({judgement.event_time}) AS TIMESTAMP)"
+    # a bare column name may be a word of SQL, such as `at`
+    plain = judgement.schema.column(judgement.event_time)
+    value = f"CAST(({quote(plain.name) if plain else judgement.event_time}) AS TIMESTAMP)"
     if guarded:
         value = f"TRY({value})"
     return f"CASE WHEN _ps_shape THEN {value} END"
@@ -277,8 +279,8 @@ def rule_sql(column: Column, rule: Rule) -> str:
         case "max_length":
             return f"{_size(column)} <= {argument}"
     if argument == UUID:
-        # the cast forgives dashes elsewhere and capitals; its canonical text does not
-        return f"try_cast({name} AS UUID)::VARCHAR IS NOT DISTINCT FROM {name}"
+        # the cast forgives dashes in other places; its canonical text does not
+        return f"coalesce(try_cast({name} AS UUID)::VARCHAR = lower({name}), {name} IS NULL)"
     return f"regexp_matches({name}, {literal(str(argument))})"
 
 

@@ -144,7 +144,8 @@ def _plain_value(kind: PlainType, value: str) -> str:
         case "TIMESTAMP":
             return timestamp_value(plain)
         case "DATE":
-            return f"CASE WHEN NOT starts_with({plain}, '0000') THEN try_cast({plain} AS DATE) END"
+            grammar = f"regexp_full_match({plain}, '{DATE}') AND NOT starts_with({plain}, '0000')"
+            return f"CASE WHEN {grammar} THEN try_cast({plain} AS DATE) END"
         case "BLOB":
             return f"CASE WHEN regexp_full_match({plain}, '{BASE64}') THEN from_base64({plain}) END"
         case "INTERVAL":
@@ -191,22 +192,26 @@ def _nested_check(kind: SqlKind, column: Column, value: str, depth: int) -> str:
     if isinstance(kind, StructType):
         fields = f"from_json({value}, {json_struct(inside)})"
         parts = [
-            f"coalesce({check(c, f'struct_extract({fields}, {literal(c.name)})', depth + 1)}, "
-            f"{'true' if c.nullable else 'false'})"
+            _inside(c, f"struct_extract({fields}, {literal(c.name)})", depth)
             for c in inside
         ]
         body = " AND ".join([distinct_keys(value), *parts])
         return f"(CASE WHEN starts_with({text}, '{{') THEN {body} ELSE false END)"
-    bad = f"NOT coalesce({check(inside[0], item, depth + 1)}, {'true' if inside[0].nullable else 'false'})"
+    bad = f"NOT {_inside(inside[0], item, depth)}"
     if isinstance(kind, ListType):
         elements = f"from_json({value}, '[\"JSON\"]')"
         body = f"len(list_filter({elements}, lambda {item}: {bad})) = 0"
         return f"(CASE WHEN starts_with({text}, '[') THEN {body} ELSE false END)"
-    elements = f"map_values(CAST(({value})::JSON AS MAP(VARCHAR, JSON)))"
+    elements = f"map_values(TRY_CAST(({value})::JSON AS MAP(VARCHAR, JSON)))"
     body = (
         f"CASE WHEN {distinct_keys(value)} THEN len(list_filter({elements}, lambda {item}: {bad})) = 0 ELSE false END"
     )
     return f"(CASE WHEN starts_with({text}, '{{') THEN {body} ELSE false END)"
+
+
+def _inside(column: Column, value: str, depth: int) -> str:
+    nullable = "true" if column.nullable else "false"
+    return f"(CASE WHEN {value} IS NULL THEN {nullable} ELSE coalesce({check(column, value, depth + 1)}, false) END)"
 
 
 def _nested_value(kind: SqlKind, column: Column, value: str, depth: int) -> str:
@@ -224,7 +229,7 @@ def _nested_value(kind: SqlKind, column: Column, value: str, depth: int) -> str:
             f"CASE WHEN starts_with({text}, '[') THEN "
             f"list_transform(from_json({value}, '[\"JSON\"]'), lambda {item}: {inner}) END"
         )
-    mapped = f"CAST(({value})::JSON AS MAP(VARCHAR, JSON))"
+    mapped = f"TRY_CAST(({value})::JSON AS MAP(VARCHAR, JSON))"
     return (
         f"CASE WHEN starts_with({text}, '{{') THEN CASE WHEN {distinct_keys(value)} THEN "
         f"map(map_keys({mapped}), list_transform(map_values({mapped}), lambda {item}: {inner})) END END"

@@ -1,0 +1,111 @@
+"""What the agreement tests share: contracts with every kind of column, and both judges over the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import duckdb
+import pyarrow as pa
+
+from penstock.connectors.base import RawBatch
+from penstock.contract.schema import Column, RowCheck, Rule, Schema, Verdict
+from penstock.formats.decode import Decoder, decoder_for
+
+UUID_PATTERN = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+APPENDED = datetime(2026, 1, 1)
+
+FLAT = Schema(
+    "Flat",
+    (
+        Column("i", "BIGINT", rules=(Rule("ge", -(2**62)),)),
+        Column("n", "BIGINT", nullable=True),
+        Column("s", "VARCHAR", rules=(Rule("max_length", 40),)),
+        Column("u", "VARCHAR", nullable=True, rules=(Rule("pattern", UUID_PATTERN),)),
+        Column("k", "VARCHAR", rules=(Rule("one_of", ("image", "video", "text")),)),
+        Column("b", "BOOLEAN", nullable=True),
+    ),
+    (RowCheck("small", "i % 1000 <> 999"),),
+)
+SCALARS = Schema(
+    "Scalars",
+    (
+        Column("at", "TIMESTAMP"),
+        Column("f", "DOUBLE", nullable=True),
+        Column("g", "FLOAT", nullable=True),
+        Column("d", "DECIMAL(10,2)", nullable=True, rules=(Rule("multiple_of", 0.5),)),
+        Column("h", "HUGEINT", nullable=True),
+        Column("y", "DATE", nullable=True),
+        Column("t", "TIME", nullable=True),
+        Column("p", "INTERVAL", nullable=True),
+        Column("u", "UUID", nullable=True),
+        Column("x", "BLOB", nullable=True, rules=(Rule("max_length", 8),)),
+        Column("z", "INTEGER", default="7"),
+    ),
+    extra="dead",
+)
+NESTED = Schema(
+    "Nested",
+    (
+        Column("l", "BIGINT[]", rules=(Rule("max_length", 3),), children=(Column("element", "BIGINT"),)),
+        Column("m", "MAP(VARCHAR, DOUBLE)", nullable=True),
+        Column(
+            "q",
+            "STRUCT(a BIGINT, b VARCHAR[])",
+            nullable=True,
+            children=(
+                Column("a", "BIGINT"),
+                Column("b", "VARCHAR[]", nullable=True, children=(Column("e", "VARCHAR", nullable=True),)),
+            ),
+        ),
+    ),
+)
+SCHEMAS = {schema.name: schema for schema in (FLAT, SCALARS, NESTED)}
+
+
+@lru_cache
+def connection() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 1})
+
+
+@lru_cache
+def decoder(name: str, format: str = "json", kind: str = "stream", key: tuple[str, ...] = ()) -> Decoder:
+    event_time = {"Flat": None, "Scalars": "at", "Nested": None}[name]
+    return decoder_for(
+        SCHEMAS[name], format, event_time=event_time, max_ahead=timedelta(days=365), kind=kind, key=key
+    )
+
+
+def batch(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None, header: tuple[str, ...] = ()) -> RawBatch:
+    return RawBatch(
+        0,
+        pa.chunked_array([pa.array(values, pa.binary())]),
+        pa.chunked_array([pa.array(range(len(values)), pa.int64())]),
+        len(values),
+        None if keys is None else pa.chunked_array([pa.array(keys, pa.binary())]),
+        pa.chunked_array([pa.array([APPENDED] * len(values), pa.timestamp("us"))]),
+        header,
+    )
+
+
+def judged(judge: Decoder, given: RawBatch, *, guarded: bool = True) -> list[dict[str, object]]:
+    relation = judge.stage([given])
+    connection().register("raw", relation)
+    try:
+        return connection().sql(judge.select("raw", guarded=guarded)).to_arrow_table().to_pylist()
+    finally:
+        connection().unregister("raw")
+
+
+def agree(judge: Decoder, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None) -> list[Verdict | None]:
+    """Both judges over the same records; fails where they differ."""
+    given = batch(values, keys)
+    fast = judged(judge, given)
+    verdicts = []
+    for number, row in enumerate(fast):
+        key = keys[number] if keys is not None else None
+        verdict = judge.diagnose(values[number], key, APPENDED, ())
+        assert row["_ps_ok"] is (verdict is None), (values[number], key, row, verdict)
+        verdicts.append(verdict)
+    return verdicts
