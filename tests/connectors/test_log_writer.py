@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +17,7 @@ from penstock.connectors.log import LogSource, LogTopic, LogWriter
 from penstock.connectors.log_frame import MAX_FRAME_RECORDS
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, unsynced
+from penstock.storage.files import AppendFile
 
 
 @pytest.fixture
@@ -188,6 +191,26 @@ def test_a_full_disk_leaves_nothing_half_written(topic: LogTopic, monkeypatch: p
     assert read_all(topic) == [b"a", b"b"]
 
 
+def test_a_write_that_ends_half_way_is_taken_back(topic: LogTopic, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LogWriter(topic, "none") as writer:
+        writer.append(0, [b"a"])
+        size = segment(topic).stat().st_size
+        write = AppendFile.write
+
+        def half(self: AppendFile, buffers: Sequence[bytes]) -> int:
+            if self.size > size:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(self, [b"".join(buffers)[:50]])
+
+        monkeypatch.setattr(AppendFile, "write", half)
+        with pytest.raises(ConnectorError, match="No space"):
+            writer.append(0, [b"b" * 100])
+        assert segment(topic).stat().st_size == size
+        monkeypatch.setattr(AppendFile, "write", lambda self, buffers: write(self, [b"".join(buffers)[:50]]))
+        assert writer.append(0, [b"c" * 100]) == 1
+    assert read_all(topic) == [b"a", b"c" * 100]
+
+
 def test_after_a_failed_sync_the_writer_refuses_to_go_on(topic: LogTopic, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = LogWriter(topic, "1ms")
     monkeypatch.setenv(failpoints.ARM_VARIABLE, "log.sync@1=error")
@@ -305,3 +328,18 @@ def test_unsynced_records_that_a_reader_has_seen_survive_a_power_loss(
     monkeypatch.undo()
     unsynced.drop_unsynced(tmp_path / "unsynced")
     assert read_all(topic) == [b"seen"]
+
+
+def test_a_segment_with_a_successor_is_durable_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = LogTopic.create(tmp_path / "t", segment_bytes=4_096)
+    monkeypatch.setenv(unsynced.VARIABLE, str(tmp_path / "unsynced"))
+    writer = LogWriter(topic, "none")
+    for number in range(12):
+        writer.append(0, [b"%d" % number + b"x" * 1_000])
+    assert writer.durable_offset(0) == 8
+    writer.close()
+    monkeypatch.undo()
+    unsynced.drop_unsynced(tmp_path / "unsynced")
+    assert [value and value[:1] for value in read_all(topic)] == [b"%d" % number for number in range(8)]
+    with LogWriter(topic) as writer:
+        assert writer.append(0, [b"next"]) == 8
