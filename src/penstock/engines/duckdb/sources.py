@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
@@ -22,6 +24,9 @@ from penstock.pipeline import SourceDecl
 from penstock.plan import keyed
 from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
 from penstock.plan.plan import Plan
+
+
+_NO_WATERMARK = np.iinfo(np.int64).min
 
 
 @dataclass
@@ -148,24 +153,46 @@ def may_be_late(
 
 
 def _place(scope: EpochScope, source: SourceDecl, progress: SourceProgress, ingested: Ingested) -> None:
-    """Give each row `_ps_wm`, the watermark of its partition before it (semantics T1)."""
-    delay = source.watermark
+    """Give each row `_ps_wm`, the watermark of its partition before it (semantics T1).
+
+    Only rows at or behind their watermark can be late, so only these (and all, where duplicates are told by it) get
+    one; the others keep NULL. The running maximum is taken in numpy: a window function would sort the epoch.
+    """
     name = f"_ps_w_{source.name}"
-    if delay is None:
+    if source.watermark is None:
         scope.temporary(name, f"SELECT *, NULL::TIMESTAMP AS _ps_wm FROM {ingested.relation}")
     else:
-        before = {p: x.watermark_us(_us(delay)) for p, x in progress.partitions.items()}
-        known = {p: w for p, w in before.items() if w is not None}
-        cases = " ".join(f"WHEN {p} THEN make_timestamp({w})" for p, w in known.items())
-        start = f"CASE _ps_p {cases} END" if known else "NULL::TIMESTAMP"
-        earlier = (
-            "max(_ps_at) OVER (PARTITION BY _ps_p ORDER BY _ps_o ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-        )
+        scope.connection.register("_ps_marks", _watermarks(scope, source, progress, ingested))
         scope.temporary(
             name,
-            f"SELECT *, greatest({start}, {earlier} - to_microseconds({_us(delay)})) AS _ps_wm FROM {ingested.relation}",
+            f"SELECT a.*, m.wm AS _ps_wm FROM {ingested.relation} AS a "
+            f"LEFT JOIN _ps_marks AS m ON a._ps_o = m.o AND a._ps_p = m.p",
         )
+        scope.connection.unregister("_ps_marks")
     ingested.relation = quote(name)
+
+
+def _watermarks(scope: EpochScope, source: SourceDecl, progress: SourceProgress, ingested: Ingested) -> pa.Table:
+    """Partition, offset and watermark of the rows that need one."""
+    assert source.watermark is not None
+    delay = _us(source.watermark)
+    rows = scope.connection.execute(
+        f"SELECT _ps_p, _ps_o, epoch_us(_ps_at) AS at FROM {ingested.relation} WHERE _ps_at IS NOT NULL"
+    ).fetchnumpy()
+    partitions, offsets, times = (np.asarray(rows[name], dtype=np.int64) for name in ("_ps_p", "_ps_o", "at"))
+    marks = np.full(len(times), _NO_WATERMARK, dtype=np.int64)
+    for partition in np.unique(partitions):
+        stood = progress.partitions.get(int(partition))
+        start = stood.watermark_us(delay) if stood is not None else None
+        mine = np.flatnonzero(partitions == partition)
+        mine = mine[np.argsort(offsets[mine], kind="stable")]
+        earlier = np.maximum.accumulate(times[mine]) - delay
+        marks[mine[1:]] = earlier[:-1]
+        if start is not None:
+            marks[mine] = np.maximum(marks[mine], start)
+    needed = marks > _NO_WATERMARK if source.unique else (marks > _NO_WATERMARK) & (times < marks)
+    wm = pa.array(marks[needed]).cast(pa.timestamp("us"))
+    return pa.table({"p": partitions[needed], "o": offsets[needed], "wm": wm})
 
 
 def _move_watermark(
