@@ -343,3 +343,30 @@ def test_wrong_options_are_refused(tmp_path: Path, options: dict[str, str]) -> N
     with pytest.raises(ConnectorError) as caught:
         source(f"{tmp_path}/", **options)
     assert caught.value.code == "PS-CONN-008"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b""),
+        ("a.csv", b"id"),
+        ("a.csv", b"id,n\n"),
+        ("a.csv", b"\xef\xbb\xbfid\n\n"),
+        ("a.jsonl", b""),
+        ("a.jsonl", b"\n\n"),
+        ("a.jsonl", b"\xef\xbb\xbf"),
+        ("a.jsonl", b"\r"),
+    ],
+)
+def test_what_holds_no_record_is_passed_to_its_very_end(tmp_path: Path, name: str, content: bytes) -> None:
+    """A drain reads until the latest offset is reached: no file may leave it waiting."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(content)
+    (tmp_path / "folder" / f"b{name}").write_bytes(content)
+    for path in (tmp_path / "folder" / name, f"{tmp_path}/folder/"):
+        opened = source(path)
+        opened.finish()
+        rows, end = drain(opened, 0, opened.start(0))
+        assert all(value == b"\r" for _, value in rows)
+        assert end == opened.latest(0)
+        opened.close()

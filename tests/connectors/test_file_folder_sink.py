@@ -64,6 +64,7 @@ OPTIONS = ["roll=0s", "roll=1h&roll_bytes=600&format=parquet", "roll=1h&roll_byt
     ("plan", "options"),
     [
         ("folder_sink.torn@2", OPTIONS[1]),
+        ("folder_sink.mark@4", OPTIONS[2]),
         ("folder_sink.rolled@2", OPTIONS[0]),
         *(pytest.param(plan, options, marks=pytest.mark.slow) for plan in PLANS for options in OPTIONS),
     ],

@@ -42,3 +42,19 @@ def test_a_change_between_two_waits_is_not_missed(tmp_path: Path) -> None:
     watched.wait(5)
     assert time.monotonic() - began < 1
     watched.close()
+
+
+@pytest.mark.parametrize("poll", [False, True], ids=["native", "poll"])
+def test_ignored_names_wake_nobody(tmp_path: Path, poll: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if poll:
+        monkeypatch.setattr(watch, "_inotify", lambda folders: -1)
+    watched = FolderWatch([tmp_path], ignored=frozenset({"synced"}))
+    (tmp_path / "synced").write_bytes(b"1")
+    began = time.monotonic()
+    watched.wait(0.05)
+    assert time.monotonic() - began > 0.04
+    (tmp_path / "synced").write_bytes(b"22")
+    (tmp_path / "a").write_bytes(b"1")
+    watched.wait(5)
+    assert time.monotonic() - began < 2
+    watched.close()

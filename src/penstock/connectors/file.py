@@ -179,7 +179,12 @@ class FolderSource:
             number, position = number + 1, 0
             if number >= len(self._taken):
                 self._look()
-        return None
+        end = self.latest(partition)
+        if end <= offset or (to is not None and to < end):
+            return None
+        # Files without a record, or deleted ones, are passed.
+        nothing = pa.chunked_array([], pa.binary())
+        return RawBatch(0, nothing, pa.chunked_array([], pa.int64()), end)
 
     def wait(self, timeout_s: float) -> None:
         # A file that has yet to settle gives no further notice: look again when it may have.

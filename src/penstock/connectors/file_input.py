@@ -182,7 +182,7 @@ class TextInput:
         self._after_mark = -1
 
     def start(self) -> int:
-        header = self._read_header(self._first()) if self._is_csv else None
+        header = self._read_header(self._first(), whole=False) if self._is_csv else None
         return header[1] if header else self._first()
 
     def end(self, *, whole: bool) -> int:
@@ -199,9 +199,10 @@ class TextInput:
 
     def read(self, position: int, max_rows: int, max_bytes: int, to: int | None, *, whole: bool) -> Piece | None:
         self._check_position(position)
+        asked = position
         header: tuple[str, ...] = ()
         if self._is_csv:
-            found = self._read_header(self._first())
+            found = self._read_header(self._first(), whole=whole)
             if found is None:
                 return None
             header, after_header = found
@@ -217,7 +218,7 @@ class TextInput:
             if len(ends) or at_end:
                 break
             length *= 4
-        if not len(ends):
+        if not len(ends) and position == asked:
             return None
         return self._piece(data, ends, position, max_rows, max_bytes, to, header)
 
@@ -254,12 +255,12 @@ class TextInput:
             self._after_mark = len(BYTE_ORDER_MARK) if head == BYTE_ORDER_MARK else 0
         return self._after_mark
 
-    def _read_header(self, first: int) -> tuple[tuple[str, ...], int] | None:
+    def _read_header(self, first: int, *, whole: bool) -> tuple[tuple[str, ...], int] | None:
         if self._header is None:
             length = _FIRST_READ_BYTES
             while True:
                 data = self._content.bytes_at(first, length)
-                ends = self._ends(data, whole=False)
+                ends = self._ends(data, whole=whole and len(data) < length)
                 if len(ends) or len(data) < length:
                     break
                 length *= 4

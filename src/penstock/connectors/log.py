@@ -39,7 +39,9 @@ class LogSource:
         self._start = start
         self._readers = [PartitionReader(topic, number) for number in range(topic.partitions)]
         self._places: dict[int, tuple[int, Position]] = {}
-        self._watch = FolderWatch([topic.folder(number) for number in range(topic.partitions)])
+        self._tails = [PartitionReader(topic, number) for number in range(topic.partitions)]
+        folders = [topic.folder(number) for number in range(topic.partitions)]
+        self._watch = FolderWatch(folders, ignored=frozenset({"synced", "lock"}))
         if start not in ("earliest", "latest"):
             _microseconds(start)
 
@@ -64,7 +66,7 @@ class LogSource:
         return self._readers[partition].earliest()
 
     def latest(self, partition: int) -> int:
-        return self._readers[partition].end().offset
+        return self._tails[partition].end().offset
 
     def read(
         self,
@@ -99,7 +101,7 @@ class LogSource:
 
     def close(self) -> None:
         self._watch.close()
-        for reader in self._readers:
+        for reader in (*self._readers, *self._tails):
             reader.close()
 
 

@@ -63,6 +63,7 @@ class PartitionReader:
         self._index: list[Position] = []
         self._durable: tuple[int, int] = (-1, 0)
         self._block: tuple[bytes, int] = (b"", 0)
+        self._end: Position | None = None
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -74,17 +75,17 @@ class PartitionReader:
         return self._segments()[0].base
 
     def end(self) -> Position:
-        """The place after the last whole frame."""
+        """The place after the last whole, right frame."""
         segment = self._segments()[-1]
         place = self._open(segment)
-        synced = read_synced(self.folder)
-        if synced is not None and synced.base == segment.base and synced.position > place.position:
-            place = synced
-        if self._index[-1].position > place.position:
-            place = self._index[-1]
-        for frame in self._headers(place):
-            place = after(frame[1], frame[0], place.base)
-            self._remember(place)
+        for known in (read_synced(self.folder), self._end):
+            if known is not None and known.base == segment.base and known.position > place.position:
+                place = known
+        for position, header in self._headers(place):
+            if self._body(position, header) is None:
+                break
+            place = after(header, position, place.base)
+        self._end = place
         return place
 
     def seek(self, offset: int) -> Position:

@@ -8,31 +8,35 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import struct
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 _MODIFY, _MOVED_TO, _CREATE = 0x2, 0x80, 0x100
+_NOTICE = struct.Struct("iIII")
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.001, 0.05
 
 
 class FolderWatch:
     """Wakes when a file in one of the folders grows or appears."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], *, ignored: frozenset[str] = frozenset()) -> None:
+        """ignored: names of files whose changes wake nobody."""
         self._folders = list(folders)
+        self._ignored = ignored
         self._descriptor = _inotify(self._folders)
         self._seen = self._state() if self._descriptor < 0 else None
 
     def wait(self, timeout_s: float) -> None:
         """Return when something has changed since the last wait, at the latest after `timeout_s`."""
-        if self._descriptor >= 0:
-            ready, _, _ = select.select([self._descriptor], [], [], max(timeout_s, 0))
-            if ready:
-                _drain(self._descriptor)
-            return
         deadline = time.monotonic() + timeout_s
+        if self._descriptor >= 0:
+            while select.select([self._descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+                if _changed_names(self._descriptor) - self._ignored:
+                    return
+            return
         pause = _FIRST_POLL_S
         while (state := self._state()) == self._seen:
             left = deadline - time.monotonic()
@@ -52,6 +56,8 @@ class FolderWatch:
         for folder in self._folders:
             if folder.is_dir():
                 for entry in os.scandir(folder):
+                    if entry.name in self._ignored:
+                        continue
                     try:
                         status = entry.stat()
                     except FileNotFoundError:  # deleted between listing and looking
@@ -75,9 +81,17 @@ def _inotify(folders: Sequence[Path]) -> int:
     return int(descriptor)
 
 
-def _drain(descriptor: int) -> None:
-    try:
-        while len(os.read(descriptor, 1 << 16)) > (1 << 15):
-            pass
-    except BlockingIOError:
-        return
+def _changed_names(descriptor: int) -> set[str]:
+    """The names in all notices that are waiting; an overflow of the kernel's queue counts as a name."""
+    names: set[str] = set()
+    while True:
+        try:
+            notices = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return names
+        position = 0
+        while position < len(notices):
+            _, _, _, length = _NOTICE.unpack_from(notices, position)
+            position += _NOTICE.size
+            names.add(os.fsdecode(notices[position : position + length].rstrip(b"\0")))
+            position += length
