@@ -44,7 +44,9 @@ def test_a_run_counts_what_is_right_and_keeps_the_rest(made: Path, capsys: pytes
     ]
     capsys.readouterr()
     assert run(["dlq", "ls", "pipeline.py", "--output", "json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 3
+    letters = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [letter["rule"] for letter in letters] == ["ge", "one_of", "not_json"]
+    assert "-7" not in letters[0]["value"] + letters[0]["reason"] + letters[2]["got"]
 
 
 def test_a_second_run_adds_nothing(made: Path) -> None:

@@ -48,5 +48,7 @@ def test_values_messages_and_secrets() -> None:
     redactor = Redactor(["email", "person"])
     assert redactor.value("person.name", "Ann") == MASK
     assert redactor.value("n", "7") == "7"
+    assert redactor.value("", '{"email": "a@b') == MASK
+    assert Redactor([]).value("", "7") == "7"
     assert redactor.text("got a@b for 7", {"email": "a@b", "n": 7}) == "got *** for 7"
     assert mask_secrets("ab abc", ["ab", "abc", ""]) == "*** ***"

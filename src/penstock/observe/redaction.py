@@ -31,8 +31,12 @@ class Redactor:
         return {name: self._masked(name, value) for name, value in row.items()}
 
     def value(self, column: str, value: str) -> str:
-        """A value as text, for the `got` of a dead letter about `column` (dotted for a nested field)."""
-        return MASK if self._hides(column.partition(".")[0].partition("[")[0]) and value else value
+        """A value as text, for the `got` of a dead letter about `column` (dotted for a nested field).
+
+        Without a column the value comes from the record as a whole, which may hold any of the masked ones.
+        """
+        hides = self._hides(column.partition(".")[0].partition("[")[0]) if column else bool(self._columns)
+        return MASK if hides and value else value
 
     def record(self, value: bytes | None) -> bytes | None:
         """The raw bytes of a JSON record with masked values, masked as a whole where they are no JSON object."""
