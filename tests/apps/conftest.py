@@ -38,7 +38,9 @@ def clock() -> FakeClock:
     return FakeClock(BASE_NS - 100_000_000)
 
 
-def production_in(folder: Path, disturbance: Disturbance | None = None, partitions: int = 2, **changes: object) -> Production:
+def production_in(
+    folder: Path, disturbance: Disturbance | None = None, partitions: int = 2, **changes: object
+) -> Production:
     """A load of about 6,000 events of two producers over 3 seconds, with its topic made."""
     topic = folder / "log" / "events"
     LogTopic.create(topic, partitions)

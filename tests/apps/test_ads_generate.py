@@ -36,8 +36,8 @@ def times(count: int, step_ns: int = 7_000_001) -> np.ndarray:
 
 def test_mapping_is_a_function_of_its_arguments() -> None:
     assert len(MAPPING) == 1_000
-    assert MAPPING == create_ad_campaign_mappings()
-    assert MAPPING != create_ad_campaign_mappings(seed=5)
+    assert create_ad_campaign_mappings() == MAPPING
+    assert create_ad_campaign_mappings(seed=5) != MAPPING
     assert np.bincount(list(MAPPING.values())).tolist() == [0] + [100] * 10
     assert len(create_ad_campaign_mappings(3, 7)) == 21
     with pytest.raises(DeclarationError, match="PS-BENCH-003"):

@@ -157,6 +157,12 @@ def test_unknown_process_and_wrong_load_are_clear() -> None:
     with pytest.raises(DeclarationError, match="PS-BENCH-002") as unknown:
         arrival_process("sometimes")
     assert "mmpp" in unknown.value.expected
-    for load in ({"rate": 0}, {"rate": -1}, {"rate": float("nan")}, {"rate": 1, "rate_ratio": 0.5}, {"rate": 1, "q12": 0}):
+    for load in (
+        {"rate": 0},
+        {"rate": -1},
+        {"rate": float("nan")},
+        {"rate": 1, "rate_ratio": 0.5},
+        {"rate": 1, "q12": 0},
+    ):
         with pytest.raises(DeclarationError, match="PS-BENCH-003"):
             Load(**load)

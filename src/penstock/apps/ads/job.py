@@ -26,17 +26,21 @@ TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Workplace:
-    """The folders of one run: topics, ledgers, the job's state and its log."""
+    """The folders of one run: topics, ledgers, the job's state and its log.
+
+    inputs: the workplace whose events and campaigns are read, None for its own.
+    """
 
     folder: Path
+    inputs: Path | None = None
 
     @property
     def events(self) -> str:
-        return str(self.folder / "log" / "events")
+        return str((self.inputs or self.folder) / "log" / "events")
 
     @property
     def campaigns(self) -> str:
-        return str(self.folder / "log" / "campaigns")
+        return str((self.inputs or self.folder) / "log" / "campaigns")
 
     @property
     def results(self) -> str:
@@ -65,20 +69,29 @@ class Workplace:
         write_mapping(LogTopic.open(self.campaigns), mapping)
 
 
+def job_bindings(place: Workplace) -> list[str]:
+    """What the job's sources and its sink are bound to, as `--bind` takes it."""
+    folders = {"events": place.events, "campaigns": place.campaigns, "sink:results": place.results}
+    return [f"{name}=log:{folder}" for name, folder in folders.items()]
+
+
+def job_values(window_s: float, watermark_s: float) -> dict[str, str]:
+    """The parameters of the job, as `--set` takes them."""
+    return {
+        name: format_duration(parse_duration(f"{seconds}s"))
+        for name, seconds in (("window", window_s), ("watermark", watermark_s))
+    }
+
+
 def job_command(
     place: Workplace, *, window_s: float, watermark_s: float, pipeline: str = "ads", options: Sequence[str] = ()
 ) -> list[str]:
     """The command line that runs the shipped job over a workplace."""
-    settings = {"window": window_s, "watermark": watermark_s}
-    binds = {"events": place.events, "campaigns": place.campaigns, "sink:results": place.results}
+    values = job_values(window_s, watermark_s)
     return [
         *(sys.executable, "-m", "penstock", "run", pipeline, "--state", str(place.state)),
-        *(part for name, path in binds.items() for part in ("--bind", f"{name}=log:{path}")),
-        *(
-            part
-            for name, seconds in settings.items()
-            for part in ("--set", f"{name}={format_duration(parse_duration(f'{seconds}s'))}")
-        ),
+        *(part for bind in job_bindings(place) for part in ("--bind", bind)),
+        *(part for name, value in values.items() for part in ("--set", f"{name}={value}")),
         *options,
     ]
 
