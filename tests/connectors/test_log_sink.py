@@ -14,7 +14,7 @@ from penstock.connectors.base import SinkContext, Url
 from penstock.connectors.log import LogSource, LogTopic, LogWriter
 from penstock.connectors.log_sink import LogSink
 from penstock.connectors.registry import open_sink
-from penstock.storage import failpoints
+from penstock.storage import failpoints, unsynced
 from tests.connectors.conformance import SinkConformance, changes, context, drain, epoch_changes, expected
 
 
@@ -117,6 +117,18 @@ def test_any_schedule_of_kills_delivers_each_epoch_once(
 
 def _raise_killed() -> None:
     raise Killed
+
+
+def test_what_was_delivered_survives_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sinks = LogSinks(tmp_path / "out")
+    monkeypatch.setenv(unsynced.VARIABLE, str(tmp_path / "unsynced"))
+    sink = sinks.open(context())
+    sink.deliver(0, epoch_changes(0))
+    sink.deliver(1, epoch_changes(1))
+    monkeypatch.undo()
+    unsynced.drop_unsynced(tmp_path / "unsynced")
+    assert sinks.open(context()).delivered() == 1
+    assert sorted(sinks.read()) == expected(0, 1)
 
 
 def test_rows_of_a_key_stay_in_one_partition_in_order(tmp_path: Path) -> None:
