@@ -72,12 +72,12 @@ def connection() -> duckdb.DuckDBPyConnection:
 @lru_cache
 def decoder(name: str, format: str = "json", kind: str = "stream", key: tuple[str, ...] = ()) -> Decoder:
     event_time = {"Flat": None, "Scalars": "at", "Nested": None}[name]
-    return decoder_for(
-        SCHEMAS[name], format, event_time=event_time, max_ahead=timedelta(days=365), kind=kind, key=key
-    )
+    return decoder_for(SCHEMAS[name], format, event_time=event_time, max_ahead=timedelta(days=365), kind=kind, key=key)
 
 
-def batch(values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None, header: tuple[str, ...] = ()) -> RawBatch:
+def batch(
+    values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None, header: tuple[str, ...] = ()
+) -> RawBatch:
     return RawBatch(
         0,
         pa.chunked_array([pa.array(values, pa.binary())]),
@@ -98,7 +98,9 @@ def judged(judge: Decoder, given: RawBatch, *, guarded: bool = True) -> list[dic
         connection().unregister("raw")
 
 
-def agree(judge: Decoder, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None) -> list[Verdict | None]:
+def agree(
+    judge: Decoder, values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None
+) -> list[Verdict | None]:
     """Both judges over the same records; fails where they differ."""
     given = batch(values, keys)
     fast = judged(judge, given)

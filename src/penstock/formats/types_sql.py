@@ -191,10 +191,7 @@ def _nested_check(kind: SqlKind, column: Column, value: str, depth: int) -> str:
     inside = children(column)
     if isinstance(kind, StructType):
         fields = f"from_json({value}, {json_struct(inside)})"
-        parts = [
-            _inside(c, f"struct_extract({fields}, {literal(c.name)})", depth)
-            for c in inside
-        ]
+        parts = [_inside(c, f"struct_extract({fields}, {literal(c.name)})", depth) for c in inside]
         body = " AND ".join([distinct_keys(value), *parts])
         return f"(CASE WHEN starts_with({text}, '{{') THEN {body} ELSE false END)"
     bad = f"NOT {_inside(inside[0], item, depth)}"
