@@ -102,6 +102,7 @@ class Reader:
         assert as_shown(shown, result.stdout), f"{place}: {command} printed\n{result.stdout}{result.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     assert Reader(page, tmp_path).read() > 0

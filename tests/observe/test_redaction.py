@@ -31,6 +31,10 @@ def test_what_cannot_be_taken_apart_is_masked_whole(record: bytes) -> None:
     assert Redactor([]).record(record) == record
 
 
+def test_a_repeated_name_is_masked_each_time() -> None:
+    assert Redactor(["a"]).record(b'{"a": 1, "b": 2, "a": 3}') == b'{"a": "***", "b": 2, "a": "***"}'
+
+
 def test_null_stays_null() -> None:
     assert Redactor(["a"]).record(b'{"a": null}') == b'{"a": null}'
     assert Redactor(["a"]).row({"a": None, "b": 1}) == {"a": None, "b": 1}
