@@ -545,9 +545,7 @@ class Pipeline:
                     self._unknown_column(name, kind, schema, where, "references", column)
 
     def _unknown_column(self, name: str, kind: Kind, schema: Schema, where: Where, option: str, column: str) -> None:
-        self._wrong(
-            "PS-DECL-003", f"{kind} {name}: {option} names no column", where, ", ".join(schema.names), column
-        )
+        self._wrong("PS-DECL-003", f"{kind} {name}: {option} names no column", where, ", ".join(schema.names), column)
 
     def _foreign_keys(self, references: Mapping[str, str], where: Where) -> list[ForeignKey]:
         keys = []
@@ -583,7 +581,7 @@ class Pipeline:
 
     def _dangling(self) -> list[Error]:
         errors: list[Error] = []
-        relations = {d.name for d in (*self._sources, *self._views, *self._steps)}
+        relations = {s.name for s in self._sources} | {v.name for v in self._views} | {s.name for s in self._steps}
         references = {s.name for s in self._sources if s.kind == "reference"}
         by_name = {s.name: s for s in self._sources}
 
@@ -616,7 +614,7 @@ class Pipeline:
         return errors
 
     def _resolve_durations(self, source: SourceDecl, values: Mapping[str, str]) -> SourceDecl:
-        changes = {}
+        changes: dict[str, Any] = {}
         for option in ("watermark", "within", "retention", "max_ahead", "idle_after", "correction_horizon", "clock"):
             value: Any = getattr(source, option)
             if isinstance(value, str):

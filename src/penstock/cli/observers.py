@@ -25,7 +25,9 @@ LOG_EVERY_S = 5.0
 class RunLog:
     """Structured lines on stderr: start, every few seconds, alerts, end."""
 
-    def __init__(self, pipeline: str, form: Literal["text", "json"], *, quiet: bool, bindings: Mapping[str, str]) -> None:
+    def __init__(
+        self, pipeline: str, form: Literal["text", "json"], *, quiet: bool, bindings: Mapping[str, str]
+    ) -> None:
         context = RunContext(
             f"{pipeline}-{uuid.uuid4().hex[:12]}",
             current_user(),
@@ -42,7 +44,11 @@ class RunLog:
     def started(self, runner: Runner) -> None:
         progress = runner.progress
         self._log.info(
-            "loop started", pipeline=runner.graph.name, epoch=progress.epoch, state=str(runner.target.state), pid=os.getpid()
+            "loop started",
+            pipeline=runner.graph.name,
+            epoch=progress.epoch,
+            state=str(runner.target.state),
+            pid=os.getpid(),
         )
         self._told_at = time.monotonic()
 

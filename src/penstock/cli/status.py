@@ -21,7 +21,11 @@ def status(options: PipelineOptions) -> None:
     if options.output == "json":
         click.echo(json.dumps(reply, indent=2))
         return
-    state = f"running, pid {reply['pid']}, {reply['rows_per_s']} rows/s, lag {reply['lag']}" if reply["running"] else "not running"
+    state = (
+        f"running, pid {reply['pid']}, {reply['rows_per_s']} rows/s, lag {reply['lag']}"
+        if reply["running"]
+        else "not running"
+    )
     click.echo(f"{reply['pipeline']}: {state}; epoch {reply['epoch']}; state {job.target.state}")
     columns = ["source", "kind", "rows in", "accepted", "duplicate", "dead", "unknown fields", "watermark", "offsets"]
     rows = [
@@ -44,6 +48,8 @@ def status(options: PipelineOptions) -> None:
     if reply["open_dead_letters"]:
         click.echo(f"open dead letters: {reply['open_dead_letters']} (penstock dlq ls {options.pipeline})")
     for name, sink in reply.get("sinks", {}).items():
-        click.echo(f"sink {name}: {sink['delivered_rows']} rows delivered, {sink['waiting_epochs']} epochs waiting, {sink['guarantee']}")
+        click.echo(
+            f"sink {name}: {sink['delivered_rows']} rows delivered, {sink['waiting_epochs']} epochs waiting, {sink['guarantee']}"
+        )
     for alert in reply.get("alerts", [])[-5:]:
         click.secho(f"alert: {alert}", fg="yellow")

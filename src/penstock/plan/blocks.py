@@ -261,13 +261,14 @@ def literal(text: str) -> str:
 
 def content_name(relation: Relation) -> str:
     """The SQL name of a relation's content: with its hidden columns where it has them."""
-    return f'_ps.{quote("h_" + relation.name)}' if relation.hidden else quote(relation.name)
+    return f"_ps.{quote('h_' + relation.name)}" if relation.hidden else quote(relation.name)
 
 
 def same(left: str, right: str, fields: tuple[Field, ...] | list[Field]) -> str:
     """The condition that two aliases agree on the fields. `=` only where no NULL can be: it is much faster."""
     conditions = [
-        f"{left}.{quote(f.name)} {'IS NOT DISTINCT FROM' if f.nullable else '='} {right}.{quote(f.name)}" for f in fields
+        f"{left}.{quote(f.name)} {'IS NOT DISTINCT FROM' if f.nullable else '='} {right}.{quote(f.name)}"
+        for f in fields
     ]
     return " AND ".join(conditions) or "TRUE"
 

@@ -35,7 +35,6 @@ from penstock.plan.plan import Plan, ViewPlan
 from penstock.plan.select import Opaque, compile_select
 from penstock.plan.storage import decide_storage
 
-
 _KINDS = ("reference", "table", "stream")
 
 
@@ -70,7 +69,9 @@ def compile_plan(graph: Graph, binder: Binder, *, in_memory: bool) -> Plan:
             elif all(name.lower() in compiler.relations for name in item.relations):
                 _add_view(compiler, item)
     if compiler.errors:
-        raise DeclarationErrors(sorted(compiler.errors, key=lambda e: (e.where.file, e.where.line) if e.where else ("", 0)))
+        raise DeclarationErrors(
+            sorted(compiler.errors, key=lambda e: (e.where.file, e.where.line) if e.where else ("", 0))
+        )
     nodes = decide_storage(graph, compiler.blocks, compiler.views, compiler.owners, in_memory=in_memory)
     return Plan(graph, nodes, tuple(compiler.views.values()), dict(compiler.owners))
 
@@ -172,7 +173,8 @@ def _ordered(compiler: _Compiler) -> list[Query | StepDecl]:
             queries[view.name.lower()] = parse_view(view, graph, volatile)
         except Error as problem:
             compiler.errors.append(problem)
-    known = {d.name.lower() for d in (*graph.sources, *graph.views, *graph.steps)}
+    declared = [s.name for s in graph.sources] + [v.name for v in graph.views] + [s.name for s in graph.steps]
+    known = {name.lower() for name in declared}
     ordered: list[Query | StepDecl] = []
     state: dict[str, str] = {}
 
@@ -298,7 +300,7 @@ def _bind(compiler: _Compiler, query: Query) -> tuple[Field, ...]:
 
 def _definite(compiler: _Compiler, query: Query, fields: tuple[Field, ...]) -> tuple[exp.Query, tuple[str, ...]]:
     """The qualified tree made definite; where qualification fails, the user's own tree."""
-    schema = {r.name.lower(): {f.name.lower(): f.type for f in r.fields} for r in compiler.relations.values()}
+    schema = _schema(compiler)
     try:
         tree = qualify(query.tree.copy(), schema=schema, dialect=DIALECT, validate_qualify_columns=False)
         described = compiler.binder.describe(tree.sql(DIALECT))
@@ -377,7 +379,7 @@ def _from_subqueries(tree: exp.Select) -> list[exp.Subquery]:
     return [p for p in places if isinstance(p, exp.Subquery)]
 
 
-def _rename(tree: exp.Expression, alias: str, name: str) -> None:
+def _rename(tree: exp.Expr, alias: str, name: str) -> None:
     for table in tree.find_all(exp.Table):
         if table.name.lower() == alias.lower() and not table.args.get("db"):
             if not table.alias:
@@ -437,15 +439,15 @@ def _union(compiler: _Compiler, tree: exp.Union, name: str, fields: tuple[Field,
 
 def _branches(tree: exp.Query, distinct: bool) -> list[exp.Query]:
     """The branches of nested unions of one kind, left to right."""
-    if isinstance(tree, exp.Union) and bool(tree.args.get("distinct")) == distinct and not tree.args.get("with_"):
-        if not tree.args.get("order") and not tree.args.get("limit"):
-            return [*_branches(tree.left, distinct), *_branches(tree.right, distinct)]
-    if isinstance(tree, exp.Subquery):
-        return _branches(tree.unnest(), distinct)
+    plain = not any(tree.args.get(part) for part in ("with_", "order", "limit", "offset"))
+    if isinstance(tree, exp.Union) and plain and bool(tree.args.get("distinct")) == distinct:
+        return [b for side in (tree.left, tree.right) if isinstance(side, exp.Query) for b in _branches(side, distinct)]
+    if isinstance(tree, exp.Subquery) and plain and isinstance(inner := tree.unnest(), exp.Query):
+        return _branches(inner, distinct)
     return [tree]
 
 
-def _schema(compiler: _Compiler) -> dict[str, dict[str, str]]:
+def _schema(compiler: _Compiler) -> dict[str, object]:
     return {r.name.lower(): {f.name.lower(): f.type for f in r.fields} for r in compiler.relations.values()}
 
 
@@ -550,4 +552,3 @@ def _add_step(compiler: _Compiler, step: StepDecl) -> None:
     _add(compiler, StepBlock(result, step, relation.name, keys, time))
     compiler.owners[step.name] = step.name
     compiler.views[step.name] = ViewPlan(step.name, step.name, "", result.columns, ())
-

@@ -17,7 +17,7 @@ _BY_VALUE = {"arg_max", "arg_min", "argmax", "argmin", "max_by", "min_by", "arg_
 _NUMBERING = (exp.RowNumber, exp.Lag, exp.Lead, exp.FirstValue, exp.LastValue, exp.NthValue, exp.Ntile)
 
 
-def make_definite(tree: exp.Expression) -> tuple[exp.Expression, tuple[str, ...]]:
+def make_definite(tree: exp.Expr) -> tuple[exp.Expr, tuple[str, ...]]:
     """A copy of the tree with a total order wherever order matters, and a sentence for each place changed."""
     tree = tree.copy()
     notes: list[str] = []
@@ -74,19 +74,23 @@ def _distinct_on(query: exp.Select, notes: list[str]) -> None:
     notes.append("DISTINCT ON keeps the first row by the stated order, then by all columns")
 
 
-def _aggregate(node: exp.Expression, notes: list[str]) -> None:
+def _aggregate(node: exp.Expr, notes: list[str]) -> None:
     if isinstance(node.parent, exp.Window) or (
         isinstance(node.parent, exp.Filter) and isinstance(node.parent.parent, exp.Window)
     ):
         return
-    name = node.name.lower() if isinstance(node, exp.Anonymous) else node.sql_name().lower()
+    name = node.name.lower() if isinstance(node, exp.Anonymous) else _function_name(node)
     rendered = node.sql("duckdb").split("(", 1)[0].lower()
     lists = isinstance(node, exp.ArrayAgg | exp.GroupConcat)
     if lists or {name, rendered} & (_PICKING | _BY_VALUE):
         _sort_argument(node, notes, rendered)
 
 
-def _sort_argument(node: exp.Expression, notes: list[str], name: str) -> None:
+def _function_name(node: exp.Expr) -> str:
+    return node.sql_name().lower() if isinstance(node, exp.Func) else ""
+
+
+def _sort_argument(node: exp.Expr, notes: list[str], name: str) -> None:
     """Append the first argument's value to the aggregate's ORDER BY, which the syntax tree keeps on its last one."""
     arguments = _arguments(node)
     if not arguments:
@@ -105,7 +109,7 @@ def _sort_argument(node: exp.Expression, notes: list[str], name: str) -> None:
     notes.append(f"{name} takes its values in the stated order, then by value")
 
 
-def _arguments(node: exp.Expression) -> list[exp.Expression]:
+def _arguments(node: exp.Expr) -> list[exp.Expr]:
     if isinstance(node, exp.Anonymous):
         return list(node.expressions)
     if isinstance(node, exp.ArgMax | exp.ArgMin):

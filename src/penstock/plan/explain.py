@@ -102,7 +102,9 @@ def _sql(plan: Plan, node: Node) -> str:
             if len(block.from_) == 1:
                 return flat.delta_sql(block, block.inputs[0], delta[block.inputs[0]], False, contents, late=True)[0]
             terms = [
-                sql for name in block.inputs for sql in flat.delta_sql(block, name, delta[name], True, contents, late=True)
+                sql
+                for name in block.inputs
+                for sql in flat.delta_sql(block, name, delta[name], True, contents, late=True)
             ]
             return "\nUNION ALL ".join(terms)
         case UnionBlock():

@@ -48,7 +48,8 @@ def delta_sql(
     for size in range(1, len(occurrences) + 1):
         for chosen in combinations(occurrences, size):
             places = [
-                f"{delta if n in chosen else contents[i.relation]} AS {quote(i.alias)}" for n, i in enumerate(block.from_)
+                f"{delta if n in chosen else contents[i.relation]} AS {quote(i.alias)}"
+                for n, i in enumerate(block.from_)
             ]
             terms.append(_select(block, places, weight=_weight(block, chosen, weighted, size), late=late))
     return terms

@@ -120,7 +120,11 @@ def _partial(aggregate: Aggregate, weight: str | None) -> list[str]:
         case "count":
             return [f"{counted(present, condition)} AS {quote(name + '_n')}"]
         case "sum" | "avg":
-            value = argument if weight is None else f"CASE WHEN {weight} > 0 THEN {argument} ELSE -{_signed(aggregate, argument)} END"
+            value = (
+                argument
+                if weight is None
+                else f"CASE WHEN {weight} > 0 THEN {argument} ELSE -{_signed(aggregate, argument)} END"
+            )
             if condition:
                 value = f"CASE WHEN {condition} THEN {value} END"
             return [
@@ -213,14 +217,22 @@ def affected_keys_sql(block: GroupedBlock, delta: str) -> str:
 
 def affected_rows_sql(block: GroupedBlock, content: str, affected: str) -> str:
     """The touched groups computed again from the input's content."""
-    join = f"FROM {content} AS i SEMI JOIN {affected} AS a ON {same('i', 'a', block.keys)}" if block.keys else f"FROM {content} AS i"
+    join = (
+        f"FROM {content} AS i SEMI JOIN {affected} AS a ON {same('i', 'a', block.keys)}"
+        if block.keys
+        else f"FROM {content} AS i"
+    )
     return _grouped(block, content, join)
 
 
 def affected_delta_sql(block: GroupedBlock, stored: str, affected: str, rows: str, *, keys: bool) -> str:
     """Stored outputs of the touched groups out, new ones in, where they differ."""
     columns = column_list([*block.relation.columns, *([k.name for k in block.keys] if keys else [])])
-    mine = f"SELECT * FROM {stored} AS s SEMI JOIN {affected} AS a ON {same('s', 'a', block.keys)}" if block.keys else f"SELECT * FROM {stored}"
+    mine = (
+        f"SELECT * FROM {stored} AS s SEMI JOIN {affected} AS a ON {same('s', 'a', block.keys)}"
+        if block.keys
+        else f"SELECT * FROM {stored}"
+    )
     everything: list[Field] = [*block.relation.fields]
     matched = f"{same('l', 'r', block.keys)} AND {same('l', 'r', [Field(f.name, f.type) for f in everything])}"
     return (

@@ -59,13 +59,20 @@ def _late_of(select: exp.Select, relations: Mapping[str, Relation]) -> Late | No
         event = event_expression(relation, table.alias_or_name)
         for key in keys:
             length = find_window(key, event) if event is not None else None
-            if length is not None:
+            if event is not None and length is not None:
                 start = key.sql(DIALECT)
-                return Late(relation.stream, relation.name, table.alias_or_name, start, f"{start} + {length}", end_of_event(key, event, length))
+                return Late(
+                    relation.stream,
+                    relation.name,
+                    table.alias_or_name,
+                    start,
+                    f"{start} + {length}",
+                    end_of_event(key, event, length),
+                )
     return None
 
 
-def _resolve(key: exp.Expression, projections: list[exp.Expression]) -> exp.Expression:
+def _resolve(key: exp.Expr, projections: list[exp.Expr]) -> exp.Expr:
     if isinstance(key, exp.Literal) and not key.is_string and int(key.this) <= len(projections):
         return projections[int(key.this) - 1]
     return key

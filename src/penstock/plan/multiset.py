@@ -23,7 +23,7 @@ def delete_sql(table: str, delta: str, fields: tuple[Field, ...]) -> str:
     return (
         f"DELETE FROM {table} WHERE rowid IN ("
         f"SELECT r FROM (SELECT t.rowid AS r, row_number() OVER (PARTITION BY {partition} ORDER BY t.rowid) AS n, g.n AS gone "
-        f"FROM {table} AS t JOIN (SELECT {columns}, count(*) AS n FROM {delta} WHERE \"_ps_w\" < 0 GROUP BY ALL) AS g "
+        f'FROM {table} AS t JOIN (SELECT {columns}, count(*) AS n FROM {delta} WHERE "_ps_w" < 0 GROUP BY ALL) AS g '
         f"ON {same('t', 'g', loose)}) WHERE n <= gone)"
     )
 

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
-from sqlglot.tokens import TokenType
 
 from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, Where
@@ -20,7 +19,14 @@ from penstock.pipeline import Graph, ParameterDecl, ViewDecl
 from penstock.plan.blocks import literal
 
 DIALECT = "duckdb"
-CLOCKS = (exp.CurrentTimestamp, exp.CurrentDate, exp.CurrentTime, exp.CurrentDatetime, exp.Localtime, exp.Localtimestamp)
+CLOCKS = (
+    exp.CurrentTimestamp,
+    exp.CurrentDate,
+    exp.CurrentTime,
+    exp.CurrentDatetime,
+    exp.Localtime,
+    exp.Localtimestamp,
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,12 @@ def quote_at(text: str) -> str:
     for number, token in enumerate(tokens):
         following = tokens[number + 1].token_type if number + 1 < len(tokens) else None
         quoted = text[token.start] == '"'
-        if token.text.lower() != "at" or quoted or following == TokenType.L_PAREN or token.token_type == TokenType.STRING:
+        if (
+            token.text.lower() != "at"
+            or quoted
+            or following == TokenType.L_PAREN
+            or token.token_type == TokenType.STRING
+        ):
             continue
         pieces += [text[position : token.start], f'"{token.text}"']
         position = token.end + 1
@@ -144,7 +155,7 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
     return trees[0]
 
 
-def _refuse_volatile(tree: exp.Expression, view: ViewDecl, volatile: frozenset[str]) -> None:
+def _refuse_volatile(tree: exp.Expr, view: ViewDecl, volatile: frozenset[str]) -> None:
     for node in tree.find_all(exp.Func, exp.Column):
         names = function_names(node) if isinstance(node, exp.Func) else {node.name.lower()} & {"current_timestamp"}
         clock = isinstance(node, CLOCKS) or bool(names & {"now", "today", "current_date", "get_current_timestamp"})
@@ -172,7 +183,7 @@ def function_names(node: exp.Func) -> set[str]:
     return names | {rendered}
 
 
-def _relations(tree: exp.Expression) -> tuple[str, ...]:
+def _relations(tree: exp.Expr) -> tuple[str, ...]:
     own: set[str] = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     names = [t.name for t in tree.find_all(exp.Table) if t.name and t.name.lower() not in own]
     return tuple(dict.fromkeys(names))

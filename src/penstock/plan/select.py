@@ -26,7 +26,9 @@ from penstock.plan.blocks import (
 from penstock.plan.parse import DIALECT, function_names
 from penstock.plan.windows import end_of_event, find_window
 
-INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"})
+INTEGERS = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
+)
 
 
 class Opaque(Exception):
@@ -122,7 +124,7 @@ def _sources(select: exp.Select, relations: Mapping[str, Relation]) -> list[tupl
     return found
 
 
-def _input(table: exp.Expression, relations: Mapping[str, Relation], how: str, on: str | None) -> Input:
+def _input(table: exp.Expr, relations: Mapping[str, Relation], how: str, on: str | None) -> Input:
     if not isinstance(table, exp.Table) or table.args.get("db") or table.name.lower() not in relations:
         raise Opaque(f"{type(table).__name__.lower()} in FROM")
     if table.args.get("joins") or table.args.get("sample") or table.args.get("pivots"):
@@ -145,16 +147,16 @@ def _conditions(select: exp.Select) -> tuple[str, ...]:
     return tuple(part.sql(DIALECT) for part in parts)
 
 
-def _having(select: exp.Select) -> list[exp.Expression]:
+def _having(select: exp.Select) -> list[exp.Expr]:
     having = select.args.get("having")
     return [having.this] if having is not None else []
 
 
-def _aggregates(expression: exp.Expression, names: frozenset[str]) -> list[exp.Expression]:
+def _aggregates(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]:
     """The outermost aggregate calls in `expression`, each with its FILTER."""
-    found: list[exp.Expression] = []
+    found: list[exp.Expr] = []
 
-    def visit(node: exp.Expression) -> None:
+    def visit(node: exp.Expr) -> None:
         if isinstance(node, exp.Filter):
             found.append(node)
             return
@@ -175,7 +177,7 @@ def _aggregates(expression: exp.Expression, names: frozenset[str]) -> list[exp.E
 def _flat(
     name: str,
     fields: tuple[Field, ...],
-    projections: list[exp.Expression],
+    projections: list[exp.Expr],
     sources: list[tuple[exp.Table, Input]],
     conditions: tuple[str, ...],
     relations: Mapping[str, Relation],
@@ -217,7 +219,7 @@ def _carrier(inputs: tuple[Input, ...], relations: Mapping[str, Relation]) -> In
 
 def _event_column(
     fields: tuple[Field, ...],
-    projections: list[exp.Expression],
+    projections: list[exp.Expr],
     carried: Input | None,
     relations: Mapping[str, Relation],
 ) -> str | None:
@@ -230,14 +232,14 @@ def _event_column(
     return None
 
 
-def event_expression(relation: Relation, alias: str) -> exp.Expression | None:
+def event_expression(relation: Relation, alias: str) -> exp.Expr | None:
     """The relation's event time over its columns as `alias`, quoted as qualification quotes them."""
     if relation.event is None:
         return None
-    tree = exp.maybe_parse(relation.event, dialect=DIALECT)
+    tree: exp.Expr = exp.maybe_parse(relation.event, dialect=DIALECT)
     names = {c.lower(): c for c in relation.columns}
 
-    def qualify_column(node: exp.Expression) -> exp.Expression:
+    def qualify_column(node: exp.Expr) -> exp.Expr:
         if isinstance(node, exp.Column) and not node.table:
             return exp.column(
                 exp.to_identifier(names.get(node.name.lower(), node.name).lower(), quoted=True),
@@ -249,7 +251,7 @@ def event_expression(relation: Relation, alias: str) -> exp.Expression | None:
 
 
 def _plain_columns(
-    projections: list[exp.Expression], inputs: tuple[Input, ...], relations: Mapping[str, Relation]
+    projections: list[exp.Expr], inputs: tuple[Input, ...], relations: Mapping[str, Relation]
 ) -> list[Field | None]:
     """For each projection that is a bare column of a non-outer input, that column."""
     by_alias = {i.alias.lower(): i for i in inputs}
@@ -266,7 +268,7 @@ def _plain_columns(
 
 def _flat_key(
     fields: tuple[Field, ...],
-    projections: list[exp.Expression],
+    projections: list[exp.Expr],
     inputs: tuple[Input, ...],
     relations: Mapping[str, Relation],
 ) -> tuple[str, ...]:
@@ -274,9 +276,7 @@ def _flat_key(
     if len(inputs) != 1:
         return ()
     relation = relations[inputs[0].relation.lower()]
-    names = {
-        p.name.lower(): f.name for f, p in zip(fields, projections, strict=True) if isinstance(p, exp.Column)
-    }
+    names = {p.name.lower(): f.name for f, p in zip(fields, projections, strict=True) if isinstance(p, exp.Column)}
     if not relation.key or any(k.lower() not in names for k in relation.key):
         return ()
     return tuple(names[k.lower()] for k in relation.key)
@@ -296,14 +296,16 @@ def _distinct(name: str, fields: tuple[Field, ...], flat: FlatBlock) -> GroupedB
         transient=flat.relation.transient,
     )
     outputs = tuple((f.name, quote(f.name)) for f in keys)
-    return GroupedBlock(relation, flat.relation.name, keys, (), outputs, None, None, "merge", "DISTINCT counts its rows")
+    return GroupedBlock(
+        relation, flat.relation.name, keys, (), outputs, None, None, "merge", "DISTINCT counts its rows"
+    )
 
 
 def _grouped(
     select: exp.Select,
     name: str,
     fields: tuple[Field, ...],
-    projections: list[exp.Expression],
+    projections: list[exp.Expr],
     sources: list[tuple[exp.Table, Input]],
     conditions: tuple[str, ...],
     relations: Mapping[str, Relation],
@@ -311,12 +313,12 @@ def _grouped(
 ) -> Selected:
     names = binder.aggregates()
     keys = _group_keys(select, projections, names)
-    calls: dict[str, exp.Expression] = {}
+    calls: dict[str, exp.Expr] = {}
     for expression in [*projections, *_having(select)]:
         for call in _aggregates(expression, names):
             calls.setdefault(call.sql(DIALECT), call)
     inner = f"{name}__rows"
-    columns: list[tuple[str, exp.Expression]] = [(f"_ps_k{n}", key) for n, key in enumerate(keys)]
+    columns: list[tuple[str, exp.Expr]] = [(f"_ps_k{n}", key) for n, key in enumerate(keys)]
     calls_list = list(calls.values())
     shapes = [_shape(call) for call in calls_list]
     read = _Read()
@@ -345,9 +347,7 @@ def _grouped(
     opaque = [a for a in aggregates if a.kind == "opaque"]
     key_fields = tuple(flat.relation.fields[: len(keys)])
     rewrite = _Rewrite(keys, list(calls))
-    outputs = tuple(
-        (f.name, f"CAST({rewrite(p)} AS {f.type})") for f, p in zip(fields, projections, strict=True)
-    )
+    outputs = tuple((f.name, f"CAST({rewrite(p)} AS {f.type})") for f, p in zip(fields, projections, strict=True))
     having = [rewrite(h) for h in _having(select)]
     key_columns = _key_columns(fields, projections, keys)
     relation = Relation(
@@ -392,9 +392,7 @@ def from_clause(sources: list[tuple[exp.Table, Input]], conditions: tuple[str, .
     return " ".join(parts)
 
 
-def _group_keys(
-    select: exp.Select, projections: list[exp.Expression], names: frozenset[str]
-) -> list[exp.Expression]:
+def _group_keys(select: exp.Select, projections: list[exp.Expr], names: frozenset[str]) -> list[exp.Expr]:
     group = select.args.get("group")
     if group is None:
         return []
@@ -418,9 +416,9 @@ class _Read:
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
-        self.columns: list[tuple[str, exp.Expression]] = []
+        self.columns: list[tuple[str, exp.Expr]] = []
 
-    def rewrite(self, call: exp.Expression) -> str:
+    def rewrite(self, call: exp.Expr) -> str:
         """The call over those columns, as SQL."""
         copy = call.copy()
         for column in list(copy.find_all(exp.Column)):
@@ -436,13 +434,13 @@ class _Read:
 class _Shape:
     """An aggregate call taken apart: the call itself without FILTER, its only argument, its FILTER."""
 
-    call: exp.Expression
-    argument: exp.Expression | None
-    filter: exp.Expression | None
+    call: exp.Expr
+    argument: exp.Expr | None
+    filter: exp.Expr | None
     kind: str
 
 
-_KINDS: dict[type[exp.Expression], str] = {
+_KINDS: dict[type[exp.Expr], str] = {
     exp.Count: "count",
     exp.CountIf: "count_if",
     exp.Sum: "sum",
@@ -454,7 +452,7 @@ _KINDS: dict[type[exp.Expression], str] = {
 }
 
 
-def _shape(call: exp.Expression) -> _Shape:
+def _shape(call: exp.Expr) -> _Shape:
     condition = call.expression.this if isinstance(call, exp.Filter) else None
     bare = call.this if isinstance(call, exp.Filter) else call
     kind = _KINDS.get(type(bare), "opaque")
@@ -477,7 +475,7 @@ def _shape(call: exp.Expression) -> _Shape:
 
 def _aggregate(
     number: int,
-    call: exp.Expression,
+    call: exp.Expr,
     shape: _Shape,
     described: tuple[Field, ...],
     append_only: bool,
@@ -516,7 +514,7 @@ def _merge_kind(kind: str, argument: str, result: str, append_only: bool) -> tup
 
 
 def _window(
-    keys: list[exp.Expression], carried: Input | None, relations: Mapping[str, Relation]
+    keys: list[exp.Expr], carried: Input | None, relations: Mapping[str, Relation]
 ) -> tuple[Window | None, Late | None]:
     if carried is None:
         return None, None
@@ -529,14 +527,21 @@ def _window(
         if length is None:
             continue
         start = key.sql(DIALECT)
-        late = Late(relation.stream, relation.name, carried.alias, start, f"{start} + {length}", end_of_event(key, event, length))
+        late = Late(
+            relation.stream,
+            relation.name,
+            carried.alias,
+            start,
+            f"{start} + {length}",
+            end_of_event(key, event, length),
+        )
         column = f"_ps_k{number}"
         return Window(column, f"{quote(column)} + {length}", length, relation.streams), late
     return None, None
 
 
 def _key_columns(
-    fields: tuple[Field, ...], projections: list[exp.Expression], keys: list[exp.Expression]
+    fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]
 ) -> tuple[str, ...]:
     """The output columns that are the group keys; () where a key is not projected. No keys: the one row needs none."""
     found = []
@@ -551,25 +556,25 @@ def _key_columns(
 class _Rewrite:
     """Projections over the input become SQL over keys (`_ps_k0`...) and aggregates (`_ps_g0`...)."""
 
-    def __init__(self, keys: list[exp.Expression], calls: list[str]) -> None:
+    def __init__(self, keys: list[exp.Expr], calls: list[str]) -> None:
         self._keys = {key.sql(DIALECT): f"_ps_k{n}" for n, key in enumerate(keys)}
         self._calls = {call: f"_ps_g{n}" for n, call in enumerate(calls)}
 
-    def __call__(self, expression: exp.Expression) -> str:
+    def __call__(self, expression: exp.Expr) -> str:
         rewritten = self._visit(expression.copy())
         for column in rewritten.find_all(exp.Column):
             if not column.name.startswith("_ps_"):
                 raise Opaque(f"column {column.name} is neither grouped nor aggregated")
         return rewritten.sql(DIALECT)
 
-    def _visit(self, node: exp.Expression) -> exp.Expression:
+    def _visit(self, node: exp.Expr) -> exp.Expr:
         sql = node.sql(DIALECT)
         name = self._keys.get(sql) or self._calls.get(sql)
         if name is not None:
             return exp.column(exp.to_identifier(name, quoted=True))
         for key, value in list(node.args.items()):
-            if isinstance(value, exp.Expression):
+            if isinstance(value, exp.Expr):
                 node.set(key, self._visit(value))
             elif isinstance(value, list):
-                node.set(key, [self._visit(v) if isinstance(v, exp.Expression) else v for v in value])
+                node.set(key, [self._visit(v) if isinstance(v, exp.Expr) else v for v in value])
         return node

@@ -176,7 +176,9 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
             return (StateTable(f"t_{name}", columns, tuple(k.name for k in block.keys), _group_bound(block)),)
         case FinalBlock():
             columns = (*relation.fields, Field("_ps_end", "TIMESTAMP"), Field("_ps_open", "BOOLEAN", False))
-            bound = Bound("watermark", f"{', '.join(block.window.streams)}, kept {block.horizon_seconds:g} s after close")
+            bound = Bound(
+                "watermark", f"{', '.join(block.window.streams)}, kept {block.horizon_seconds:g} s after close"
+            )
             return (StateTable(f"t_{name}", columns, relation.key, bound),)
         case RefreshBlock():
             return (StateTable(f"t_{name}", relation.fields, relation.key, Bound("its rows", "the view itself")),)
@@ -200,7 +202,9 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
             return (folded, timers, *kept)
         case FlatBlock() | UnionBlock() if content == "table":
             columns = (*relation.fields, *(HIDDEN_FIELDS if relation.hidden else ()))
-            bound = Bound("nothing", "an append-only join") if relation.append_only else Bound("its rows", "of its inputs")
+            bound = (
+                Bound("nothing", "an append-only join") if relation.append_only else Bound("its rows", "of its inputs")
+            )
             return (StateTable(f"t_{name}", columns, relation.key, bound),)
         case _:
             return ()
@@ -228,13 +232,12 @@ def _source_state(block: SourceBlock, content: Content) -> tuple[StateTable, ...
             columns = (*relation.fields, *HIDDEN_FIELDS)
             tables.append(StateTable(f"t_{source.name}", columns, (), bound))
         case "table" if source.key:
-            extra = (
-                Field("_ps_p", "INTEGER", False),
-                Field("_ps_o", "BIGINT", False),
-                Field("_ps_live", "BOOLEAN", False),
-            )
+            position = (Field("_ps_p", "INTEGER", False), Field("_ps_o", "BIGINT", False))
+            live = Field("_ps_live", "BOOLEAN", False)
             bound = Bound("key cardinality", ", ".join(source.key))
-            tables.append(StateTable(f"t_{source.name}", (*_loosened(relation.fields, source.key), *extra), source.key, bound))
+            tables.append(
+                StateTable(f"t_{source.name}", (*_loosened(relation.fields, source.key), *position, live), source.key, bound)
+            )
         case "table":
             tables.append(StateTable(f"t_{source.name}", relation.fields, (), Bound("its rows", "a multiset")))
         case "reference":

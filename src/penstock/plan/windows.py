@@ -13,7 +13,7 @@ from penstock.plan.parse import DIALECT
 _UNITS = {"second", "minute", "hour", "day", "week", "month", "quarter", "year"}
 
 
-def find_window(key: exp.Expression, event: exp.Expression) -> str | None:
+def find_window(key: exp.Expr, event: exp.Expr) -> str | None:
     """The window's length as SQL if `key` is a window of `event`, else None."""
     if isinstance(key, exp.DateBin) and isinstance(key.this, exp.Interval):
         return key.this.sql(DIALECT) if _same(key.expression, event) else None
@@ -23,7 +23,7 @@ def find_window(key: exp.Expression, event: exp.Expression) -> str | None:
     return None
 
 
-def end_of_event(key: exp.Expression, event: exp.Expression, length: str) -> str:
+def end_of_event(key: exp.Expr, event: exp.Expr, length: str) -> str:
     """The window's end as SQL over a column `_ps_event` in place of the event time."""
     placeholder = exp.column(exp.to_identifier("_ps_event"))
     wanted = event.sql(DIALECT).lower()
@@ -31,5 +31,5 @@ def end_of_event(key: exp.Expression, event: exp.Expression, length: str) -> str
     return f"{replaced.sql(DIALECT)} + {length}"
 
 
-def _same(argument: exp.Expression, event: exp.Expression) -> bool:
+def _same(argument: exp.Expr, event: exp.Expr) -> bool:
     return argument == event or argument.sql(DIALECT).lower() == event.sql(DIALECT).lower()

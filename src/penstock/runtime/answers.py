@@ -33,7 +33,9 @@ def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
         case "sql":
             return rows_of(state.query(str(request["query"])))
         case "dlq.ls":
-            return {"letters": [letter(x) for x in state.dead_letters(_text(request, "source"), _text(request, "status"))]}
+            return {
+                "letters": [letter(x) for x in state.dead_letters(_text(request, "source"), _text(request, "status"))]
+            }
         case "dlq.show":
             return {"letter": letter(_one(state, str(request["id"])))}
         case "dlq.replay":
@@ -63,7 +65,8 @@ def status(state: DuckState) -> Answer:
             "watermark": instant(stood.watermark_us),
             "version": stood.version,
             "partitions": {
-                str(p): {"next_offset": x.next_offset, "idle": p in stood.idle} for p, x in sorted(stood.partitions.items())
+                str(p): {"next_offset": x.next_offset, "idle": p in stood.idle}
+                for p, x in sorted(stood.partitions.items())
             },
         }
     return {

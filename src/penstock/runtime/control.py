@@ -106,7 +106,9 @@ class ControlServer:
             except Error as problem:
                 reply = refusal(problem)
             except (ValueError, KeyError, OSError, TimeoutError) as problem:
-                reply = refusal(RunError("PS-RUN-004", "the request failed", got=f"{type(problem).__name__}: {problem}"))
+                reply = refusal(
+                    RunError("PS-RUN-004", "the request failed", got=f"{type(problem).__name__}: {problem}")
+                )
             try:
                 stream.write(json.dumps(reply).encode() + b"\n")
             except OSError:
@@ -175,6 +177,10 @@ def ask(folder: Path, request: Mapping[str, object]) -> Answer:
     if "error" in reply:
         told = reply["error"]
         raise RunError(
-            told["code"], told["message"], expected=told["expected"] or "", got=told["got"] or "", hint=told["hint"] or ""
+            told["code"],
+            told["message"],
+            expected=told["expected"] or "",
+            got=told["got"] or "",
+            hint=told["hint"] or "",
         )
     return reply

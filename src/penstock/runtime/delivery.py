@@ -104,7 +104,10 @@ class Delivery:
                 time.sleep(random.uniform(0, FIRST_PAUSE_S * 2**attempt))
             except OSError as problem:
                 raise ConnectorError(
-                    "PS-CONN-003", f"sink {self.name} cannot be written", expected="a sink that can be written", got=str(problem)
+                    "PS-CONN-003",
+                    f"sink {self.name} cannot be written",
+                    expected="a sink that can be written",
+                    got=str(problem),
                 ) from problem
         self.rows += len(changes)
         self.last_epoch = epoch

@@ -67,7 +67,7 @@ def _entry(raw: dict[str, object]) -> JournalEntry:
         dict(raw.get("advance", {})),  # type: ignore[call-overload]
         bool(raw["flush"]),
         bool(raw["correction"]),
-        tuple(tuple(r) for r in raw.get("requests", [])),  # type: ignore[misc, attr-defined]
+        tuple(tuple(r) for r in raw.get("requests", [])),  # type: ignore[attr-defined]
         int(raw["at_us"]),  # type: ignore[call-overload]
     )
 

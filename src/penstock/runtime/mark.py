@@ -29,9 +29,9 @@ class HighWaterMark:
         self._path = folder / "mark"
         self.state_id, self.epoch = _last(self._path)
         self._file = files.AppendFile(self._path)
-        remainder = self._file.size() % _RECORD.size
+        remainder = self._file.size % _RECORD.size
         if remainder:
-            self._file.truncate(self._file.size() - remainder)
+            self._file.truncate(self._file.size - remainder)
 
     def check(self, state_id: str, epoch: int) -> None:
         """Compare with the database.
@@ -63,14 +63,14 @@ class HighWaterMark:
         failpoints.hit(BEFORE_MARK)
         body = _MAGIC + bytes.fromhex(state_id) + struct.pack("<q", epoch)
         record = body + struct.pack("<I", google_crc32c.value(body))
-        if self._file.size() >= _ROLL_BYTES:
+        if self._file.size >= _ROLL_BYTES:
             self._file.close()
             files.write_atomic(self._path, record)
             self._file = files.AppendFile(self._path)
         else:
             written = self._file.write([record])
             if written != len(record):
-                self._file.truncate(self._file.size() - written)
+                self._file.truncate(self._file.size - written)
                 raise StateError(
                     "PS-STATE-005",
                     "the high-water mark cannot be written: the disk is full",

@@ -197,10 +197,10 @@ class Runner:
         for declared in self.graph.sinks:
             view = self.plan.view(declared.view)
             relation = self.plan.node(view.node if view else declared.view).relation
-            columns = self.state.query(f'SELECT * EXCLUDE (_op, _epoch, _seq, _correction) FROM _ps."o_{declared.name}" LIMIT 0')
-            context = SinkContext(
-                self.graph.name, declared.name, self.progress.state_id, columns.schema, relation.key
+            columns = self.state.query(
+                f'SELECT * EXCLUDE (_op, _epoch, _seq, _correction) FROM _ps."o_{declared.name}" LIMIT 0'
             )
+            context = SinkContext(self.graph.name, declared.name, self.progress.state_id, columns.schema, relation.key)
             make = self._given_sinks.get(declared.name)
             sink = make(context) if make else open_sink(self.target.sink(declared.name), context)
             self._check_key(declared.name, relation.key)
@@ -332,9 +332,7 @@ class Runner:
         if not (moved or slept or self.progress.epoch < 0):
             return worked
         self._commit(
-            EpochInput(
-                self.progress.epoch + 1, sources, idle, replay_to=self.progress.replay_offset, at_us=_now_us()
-            )
+            EpochInput(self.progress.epoch + 1, sources, idle, replay_to=self.progress.replay_offset, at_us=_now_us())
         )
         for feed in self.feeds:
             feed.taken(sources[feed.declared.name])
@@ -359,9 +357,7 @@ class Runner:
         if not self.plan.has_finals and self.progress.epoch >= 0:
             return
         self._commit(
-            EpochInput(
-                self.progress.epoch + 1, flush=True, replay_to=self.progress.replay_offset, at_us=_now_us()
-            )
+            EpochInput(self.progress.epoch + 1, flush=True, replay_to=self.progress.replay_offset, at_us=_now_us())
         )
 
     # -- references ----------------------------------------------------------------------------------------------------
@@ -509,4 +505,3 @@ def _with_time(batch: Batch, at_us: int) -> Batch:
 
 def _now_us() -> int:
     return time.time_ns() // 1_000
-

@@ -232,7 +232,9 @@ class Session:
                 {0: (first, self._next.get(name, first))},
                 advance_us=self._advances.get(name),
             )
-        result = self._execute(EpochInput(self._state.progress.epoch + 1, sources, flush=flush, replay_to=0, at_us=_now_us()))
+        result = self._execute(
+            EpochInput(self._state.progress.epoch + 1, sources, flush=flush, replay_to=0, at_us=_now_us())
+        )
         self._pending, self._versions, self._advances = {}, {}, {}
         return result
 

@@ -203,7 +203,10 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     relation = block.relation
     state = table(f"g_{relation.name}")
     touched = quote(f"_ps_t_{relation.name}")
-    if scope.temporary(f"_ps_t_{relation.name}", grouped.merge_touched_sql(block, delta.sql, delta.weighted, state)) == 0:
+    if (
+        scope.temporary(f"_ps_t_{relation.name}", grouped.merge_touched_sql(block, delta.sql, delta.weighted, state))
+        == 0
+    ):
         return
     scope.connection.execute(grouped.merge_delete_sql(block, touched, state))
     scope.connection.execute(grouped.merge_insert_sql(block, touched, state))

@@ -11,7 +11,9 @@ from penstock.errors import StateError
 MINIMUM = (1, 5)
 
 
-def connect(path: Path | None, *, threads: int | None = None, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    path: Path | None, *, threads: int | None = None, memory_limit: str | None = None
+) -> duckdb.DuckDBPyConnection:
     """A connection in UTC without access to the network; in memory if `path` is None.
 
     Raises:
@@ -41,7 +43,10 @@ def connect(path: Path | None, *, threads: int | None = None, memory_limit: str 
         connection = duckdb.connect(str(path) if path else ":memory:", config=config)
     except duckdb.Error as problem:
         raise StateError(
-            "PS-STATE-005", "the state cannot be opened", got=str(problem).split("\n")[0], expected=f"a DuckDB file at {path}"
+            "PS-STATE-005",
+            "the state cannot be opened",
+            got=str(problem).split("\n")[0],
+            expected=f"a DuckDB file at {path}",
         ) from None
     connection.execute("SET TimeZone = 'UTC'")
     return connection

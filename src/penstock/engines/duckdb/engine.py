@@ -194,8 +194,8 @@ class DuckState:
         columns = column_list(relation.columns, "k")
         return fetch(
             self._connection,
-            f"SELECT l.view, l.partition, l.\"offset\", l.window_start, l.window_end, l.watermark, l.epoch, l.status, {columns} "
-            f"FROM _ps.late AS l JOIN {table('l_' + relation.name)} AS k ON k._ps_p = l.partition AND k._ps_o = l.\"offset\" "
+            f'SELECT l.view, l.partition, l."offset", l.window_start, l.window_end, l.watermark, l.epoch, l.status, {columns} '
+            f'FROM _ps.late AS l JOIN {table("l_" + relation.name)} AS k ON k._ps_p = l.partition AND k._ps_o = l."offset" '
             f"WHERE l.source = '{source}' ORDER BY l.epoch, l.partition, l.\"offset\", l.view",
         )
 
@@ -218,9 +218,7 @@ class DuckState:
                 continue
             horizon = round(declared.correction_horizon.total_seconds() * 1_000_000)
             gone = set(
-                letters.beyond_horizon(
-                    self._connection, source, self.progress.sources[source].watermark_us, horizon
-                )
+                letters.beyond_horizon(self._connection, source, self.progress.sources[source].watermark_us, horizon)
             )
             beyond = [p for p in positions if p[0] == source and (p[1], p[2]) in gone]
             if beyond:

@@ -128,7 +128,13 @@ class _Run:
         given: EpochInput,
         guarded: frozenset[str],
     ) -> None:
-        self.connection, self.plan, self.decoders, self.progress, self.given = connection, plan, decoders, progress, given
+        self.connection, self.plan, self.decoders, self.progress, self.given = (
+            connection,
+            plan,
+            decoders,
+            progress,
+            given,
+        )
         before = {name: s.watermark_us for name, s in progress.sources.items()}
         self.replay = letters.read_replay(connection, progress.replay_offset, given.replay_to)
         self.correction = not self.replay.empty
@@ -227,9 +233,7 @@ class _Run:
         run_block(self.scope, node)
         del self.scope.deltas[block.late.relation]
 
-    def changes(
-        self, wanted: Wanted, delivered: Mapping[str, int]
-    ) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
+    def changes(self, wanted: Wanted, delivered: Mapping[str, int]) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
         """Change records: into the outbox for sinks, and fetched for both."""
         for sink, epoch in delivered.items():
             self.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")

@@ -14,8 +14,8 @@ import duckdb
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from penstock.engines.duckdb.times import to_datetime
 from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.times import to_datetime
 from penstock.errors import RunError
 from penstock.plan.blocks import StepBlock, column_list, quote, same
 from penstock.steps import Change, Step, Timer
@@ -142,7 +142,10 @@ def block_columns(connection: duckdb.DuckDBPyConnection, delta: str) -> list[str
 
 
 def _due_timers(
-    connection: duckdb.DuckDBPyConnection, block: StepBlock, watermark: datetime | None, changes: dict[Key, list[Change]]
+    connection: duckdb.DuckDBPyConnection,
+    block: StepBlock,
+    watermark: datetime | None,
+    changes: dict[Key, list[Change]],
 ) -> dict[Key, set[Timer]]:
     """The timers of every key that has changes now or a timer that is due."""
     stored = table(f"timer_{block.relation.name}")
@@ -199,11 +202,9 @@ def _store(
         stored = table(name + block.relation.name)
         connection.execute(f"DELETE FROM {stored} AS s USING {wanted} AS w WHERE {same('s', 'w', block.key_fields)}")
     kept = [k for k in keys if states.get(k) is not None]
-    _insert(
-        connection, block, "fold_", kept, {"_ps_state": [adapter.dump_json(states[k]).decode() for k in kept]}
-    )
+    _insert(connection, block, "fold_", kept, {"_ps_state": [adapter.dump_json(states[k]).decode() for k in kept]})
     alarms = [(k, t) for k in keys for t in sorted(timers.get(k, ()), key=lambda t: (t.at, t.name))]
-    columns = {"_ps_at": [t.at for _, t in alarms], "_ps_timer": [t.name for _, t in alarms]}
+    columns: dict[str, list[Any]] = {"_ps_at": [t.at for _, t in alarms], "_ps_timer": [t.name for _, t in alarms]}
     _insert(connection, block, "timer_", [k for k, _ in alarms], columns)
 
 

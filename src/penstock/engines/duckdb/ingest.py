@@ -54,7 +54,7 @@ class Letter:
 GUARDED_EPOCHS = 200
 
 
-class MalformedRecords(Exception):  # noqa: N818 - not an error: the epoch is run again, guarded
+class MalformedRecords(Exception):
     """The fast parse of a source met a record that it cannot read, which has aborted the transaction."""
 
     def __init__(self, source: str) -> None:
@@ -166,6 +166,7 @@ def _letters(
     letters = []
     for partition, offset, is_valid, *found in broken:
         value, key, time, header, columns = finder.find(partition, offset)
+        verdict: Verdict | None
         if is_valid:
             verdict = _missing_reference(source, found, value, columns)
         elif columns is not None:
@@ -207,7 +208,10 @@ class RecordFinder:
     """Records by position, for the few that are looked at one by one."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        self._batches = [(b, np.asarray(b.offsets.combine_chunks() if isinstance(b.offsets, pa.ChunkedArray) else b.offsets)) for b in batches]
+        self._batches = [
+            (b, np.asarray(b.offsets.combine_chunks() if isinstance(b.offsets, pa.ChunkedArray) else b.offsets))
+            for b in batches
+        ]
 
     def find(
         self, partition: int, offset: int
@@ -238,7 +242,11 @@ def _raw(
 
 
 def drop_duplicates(
-    connection: duckdb.DuckDBPyConnection, block: SourceBlock, ingested: Ingested, decoder: Decoder, batches: Sequence[Batch]
+    connection: duckdb.DuckDBPyConnection,
+    block: SourceBlock,
+    ingested: Ingested,
+    decoder: Decoder,
+    batches: Sequence[Batch],
 ) -> None:
     """Keep the first record of each `unique` key within its span (semantics R3).
 
@@ -250,14 +258,16 @@ def drop_duplicates(
     accepted = ingested.relation
     seen = table(f"u_{source.name}")
     keys = column_list(source.unique)
-    body = f"md5(to_json(struct_pack({', '.join(f'{quote(c)} := {quote(c)}' for c in block.relation.columns)}))::VARCHAR)"
+    body = (
+        f"md5(to_json(struct_pack({', '.join(f'{quote(c)} := {quote(c)}' for c in block.relation.columns)}))::VARCHAR)"
+    )
     match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
     connection.execute(
         f"CREATE OR REPLACE TEMP TABLE _ps_unique AS SELECT {keys}, _ps_p, _ps_o, _ps_at, _ps_wm, {body} AS _ps_body, "
         f"(count(*) OVER (PARTITION BY {keys}) > 1 OR EXISTS (SELECT 1 FROM {seen} AS u WHERE {match})) AS _ps_clash "
         f"FROM {accepted} AS a"
     )
-    clashing = connection.execute(f"SELECT * FROM _ps_unique WHERE _ps_clash ORDER BY _ps_p, _ps_o").fetchall()
+    clashing = connection.execute("SELECT * FROM _ps_unique WHERE _ps_clash ORDER BY _ps_p, _ps_o").fetchall()
     verdicts = _resolve_clashes(connection, source, clashing, seen) if clashing else []
     rejected = [v for v in verdicts if v[2] != "accepted"]
     if rejected:
@@ -267,9 +277,7 @@ def drop_duplicates(
             f"CREATE OR REPLACE TEMP TABLE {quote('_ps_u_' + source.name)} AS SELECT * FROM {accepted} AS a "
             f"ANTI JOIN _ps_rejected AS r ON a._ps_p = r.p AND a._ps_o = r.o"
         )
-        connection.execute(
-            f"DELETE FROM _ps_unique AS a USING _ps_rejected AS r WHERE a._ps_p = r.p AND a._ps_o = r.o"
-        )
+        connection.execute("DELETE FROM _ps_unique AS a USING _ps_rejected AS r WHERE a._ps_p = r.p AND a._ps_o = r.o")
         connection.unregister("_ps_rejected")
         ingested.relation = quote("_ps_u_" + source.name)
     connection.execute(f"INSERT INTO {seen} SELECT {keys}, _ps_at, _ps_body FROM _ps_unique")

@@ -80,7 +80,7 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
     connection.unregister("_ps_letters")
     connection.execute("DELETE FROM _ps.dead WHERE id IN (SELECT id FROM _ps_letters_now)")
     connection.execute(
-        f"INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, \"offset\", epoch, append_time, key, value, "
+        f'INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, "offset", epoch, append_time, key, value, '
         "rule, field, got, reason, 'dead', attempts FROM _ps_letters_now"
     )
 
@@ -192,15 +192,15 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     limit = f' AND "offset" < {upto}' if upto is not None else ""
     requests = f'SELECT "offset", kind FROM _ps.replay WHERE "offset" >= {after}{limit}'
     row = connection.execute(
-        f"SELECT max(\"offset\") + 1 FROM ({requests}) WHERE \"offset\" < coalesce((SELECT min(\"offset\") FROM ({requests}) "
-        f"WHERE kind <> (SELECT arg_min(kind, \"offset\") FROM ({requests}))), 9223372036854775807)"
+        f'SELECT max("offset") + 1 FROM ({requests}) WHERE "offset" < coalesce((SELECT min("offset") FROM ({requests}) '
+        f'WHERE kind <> (SELECT arg_min(kind, "offset") FROM ({requests}))), 9223372036854775807)'
     ).fetchone()
     if row is None or row[0] is None:
         return Replay(after, {}, {})
     last = int(row[0])
     letters = connection.execute(
         'SELECT DISTINCT d.source, d.partition, d."offset", d.append_time, d.key, d.value FROM _ps.replay AS r '
-        "JOIN _ps.dead AS d ON d.source = r.source AND d.partition = r.partition AND d.\"offset\" = r.source_offset "
+        'JOIN _ps.dead AS d ON d.source = r.source AND d.partition = r.partition AND d."offset" = r.source_offset '
         f"WHERE r.kind = 'dead' AND d.status = 'dead' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
     ).fetchall()
     dead: dict[str, list[RawBatch]] = {}
@@ -216,7 +216,7 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
         dead.setdefault(source, []).append(batch)
     positions = connection.execute(
         'SELECT DISTINCT l.source, l.partition, l."offset" FROM _ps.replay AS r JOIN _ps.late AS l '
-        "ON l.source = r.source AND l.partition = r.partition AND l.\"offset\" = r.source_offset "
+        'ON l.source = r.source AND l.partition = r.partition AND l."offset" = r.source_offset '
         f"WHERE r.kind = 'late' AND l.status = 'late' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
     ).fetchall()
     late: dict[str, list[tuple[int, int]]] = {}
@@ -225,7 +225,9 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     return Replay(last, dead, late)
 
 
-def mark_replayed(connection: duckdb.DuckDBPyConnection, replay: Replay, failed: set[tuple[str, int, int]]) -> dict[str, int]:
+def mark_replayed(
+    connection: duckdb.DuckDBPyConnection, replay: Replay, failed: set[tuple[str, int, int]]
+) -> dict[str, int]:
     """Close the letters that the contract accepts now; their number per source."""
     healed: dict[str, int] = {}
     for source, batches in replay.dead.items():
@@ -305,7 +307,7 @@ def beyond_horizon(
         return []
     cutoff = from_us(watermark_us - horizon_us)
     return connection.execute(
-        f'SELECT DISTINCT partition, "offset" FROM _ps.late WHERE source = {literal(source)} AND status = \'late\' '
+        f"SELECT DISTINCT partition, \"offset\" FROM _ps.late WHERE source = {literal(source)} AND status = 'late' "
         f"AND window_end <= {cutoff} ORDER BY ALL"
     ).fetchall()
 

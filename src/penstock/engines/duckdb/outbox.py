@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from penstock.engines.duckdb.blocks import EpochScope
 from penstock.plan import multiset
-from penstock.plan.blocks import GroupedBlock, Relation, column_list, quote
+from penstock.plan.blocks import GroupedBlock, Relation, column_list
 
 
 def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None:
@@ -28,7 +28,11 @@ def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None
         order = "_ps_p, _ps_o" if relation.hidden else columns
         inner = f"SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
         return f"SELECT {columns}, '+I' AS _op, {extra}, _seq, {flag} FROM ({inner}) ORDER BY _seq"
-    net = delta.sql if isinstance(node.block, GroupedBlock) else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
+    net = (
+        delta.sql
+        if isinstance(node.block, GroupedBlock)
+        else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
+    )
     numbered = _keyed(relation, net) if relation.key else _repeated(relation, net)
     return f"SELECT {columns}, _op, {extra}, _seq, {flag} FROM ({numbered}) ORDER BY _seq"
 
@@ -36,10 +40,7 @@ def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None
 def _keyed(relation: Relation, net: str) -> str:
     keys, columns = column_list(relation.key), column_list(relation.columns)
     paired = f"SELECT *, count(*) OVER (PARTITION BY {keys}) > 1 AS _ps_both FROM {net}"
-    op = (
-        'CASE WHEN "_ps_w" < 0 THEN CASE WHEN _ps_both THEN \'-U\' ELSE \'-D\' END '
-        "WHEN _ps_both THEN '+U' ELSE '+I' END"
-    )
+    op = "CASE WHEN \"_ps_w\" < 0 THEN CASE WHEN _ps_both THEN '-U' ELSE '-D' END WHEN _ps_both THEN '+U' ELSE '+I' END"
     order = f'{keys}, "_ps_w", {columns}'
     return f"SELECT *, {op} AS _op, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM ({paired})"
 

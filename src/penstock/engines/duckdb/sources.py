@@ -13,18 +13,17 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.ingest import Ingested, Letter, RecordFinder, drop_duplicates, ingest, judged_name
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
-from penstock.contract.schema import Verdict
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
 from penstock.plan import keyed
 from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
 from penstock.plan.plan import Plan
-
 
 _NO_WATERMARK = np.iinfo(np.int64).min
 
@@ -294,9 +293,7 @@ def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ing
         f"SELECT *, (_ps_sign < 0 AND _ps_balance < least(0, coalesce(_ps_low, 0))) AS _ps_void "
         f"FROM (SELECT *, {lowest} AS _ps_low FROM ({balance}))",
     )
-    void = scope.connection.execute(
-        f"SELECT _ps_p, _ps_o FROM {quote(name)} WHERE _ps_void ORDER BY ALL"
-    ).fetchall()
+    void = scope.connection.execute(f"SELECT _ps_p, _ps_o FROM {quote(name)} WHERE _ps_void ORDER BY ALL").fetchall()
     finder = RecordFinder([b for b in given.batches if b.rows])
     for partition, offset in void:
         value, key, time, _, _ = finder.find(partition, offset)
@@ -351,7 +348,11 @@ def _run_reference(
     progress.counts.accepted += rows
     columns = column_list(relation.columns)
     stored, name = table(f"t_{source.name}"), f"_ps_d_{source.name}"
-    new = f"SELECT {columns} FROM {quote(judged_name(source.name))}" if rows else f"SELECT {columns} FROM {stored} WHERE FALSE"
+    new = (
+        f"SELECT {columns} FROM {quote(judged_name(source.name))}"
+        if rows
+        else f"SELECT {columns} FROM {stored} WHERE FALSE"
+    )
     moved = scope.temporary(
         name,
         f'SELECT *, -1 AS "_ps_w" FROM (SELECT {columns} FROM {stored} EXCEPT ALL {new}) '
@@ -372,4 +373,3 @@ def _repeated_key(scope: EpochScope, source: SourceDecl) -> str:
 
 def _us(duration: timedelta) -> int:
     return round(duration.total_seconds() * 1_000_000)
-

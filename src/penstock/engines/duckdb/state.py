@@ -104,7 +104,11 @@ def _content_views(node: Node, contents: dict[str, str]) -> list[tuple[str, str]
             sql = grouped.output_sql(block, table(f"g_{relation.name}")) if merge else f"SELECT * FROM {stored}"
             return [(keyed, sql), (name, f"SELECT {columns} FROM {keyed}")]
         case FlatBlock() | UnionBlock() if node.content == "view":
-            sql = flat.content_sql(block, contents) if isinstance(block, FlatBlock) else union.content_sql(block, contents)
+            sql = (
+                flat.content_sql(block, contents)
+                if isinstance(block, FlatBlock)
+                else union.content_sql(block, contents)
+            )
         case SourceBlock() if block.source.kind == "table" and block.source.key:
             sql = f"SELECT * FROM {stored} WHERE _ps_live"
         case FinalBlock():
@@ -140,7 +144,7 @@ def check(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
             got=f"plan {plan.fingerprint}",
             hint="penstock reset drops the state and starts again from the sources; or run with another --state",
         )
-    return meta["state_id"]
+    return str(meta["state_id"])
 
 
 def exists(connection: duckdb.DuckDBPyConnection) -> bool:
