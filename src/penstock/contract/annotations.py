@@ -291,7 +291,7 @@ def _argument(name: str, value: object) -> Literal_:
                 "a regular expression of RE2",
                 str(problem),
                 "no look-around, no back-references",
-            )
+            ) from None
         return text
     if isinstance(value, datetime | date | time):
         return value.isoformat()

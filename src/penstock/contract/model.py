@@ -1,7 +1,7 @@
 """Contracts as pydantic models, read once into a frozen `Schema`.
 
-Only what can be checked in one vectorised predicate is accepted: types, constraints, defaults and SQL row checks. Python
-code that runs per record (validators, computed fields, factories) is refused where it is declared, all mistakes of a
+Only what one vectorised predicate can check is accepted: types, constraints, defaults and SQL row checks. Python code
+that runs per record (validators, computed fields, factories) is refused where it is declared, all mistakes of a
 class at once. No pydantic validator is ever built: `defer_build` keeps declaring cheap.
 """
 
@@ -64,7 +64,7 @@ class Contract(BaseModel):
         cls.__ps_where__ = _declared_at()
 
 
-def Field(
+def Field(  # noqa: N802 - the name that pydantic's users know
     default: Any = PydanticUndefined,
     *,
     ge: float | Decimal | None = None,

@@ -144,7 +144,7 @@ class RecordDecoder:
         head = "SELECT _ps_p, _ps_o, _ps_t"
         if self._format == "upsert":
             gone = "_ps_gone AND _ps_key IS NOT NULL"
-            return f"({head}, CASE WHEN {gone} THEN _ps_key ELSE _ps_v END AS _ps_j, CASE WHEN {gone} THEN '-D' END AS _ps_d FROM {raw})"
+            return f"({head}, CASE WHEN {gone} THEN _ps_key ELSE _ps_v END AS _ps_j, CASE WHEN {gone} THEN '-D' END AS _ps_d FROM {raw})"  # noqa: E501
         if self._format == "debezium":
             return f"({_debezium(raw, self._updates)})"
         return f"({head}, _ps_v AS _ps_j, NULL::VARCHAR AS _ps_d FROM {raw})"
@@ -200,7 +200,7 @@ class RecordDecoder:
         found = self._ask(explain_select(self._judgement, records), staged)
         assert found is not None
         at, near, *checks = found
-        return at, near, tuple(checks)  # type: ignore[return-value]
+        return at, near, tuple(checks)  # type: ignore[return-value, arg-type]
 
     def _ask(self, sql: str, staged: pa.Table) -> tuple[object, ...] | None:
         if self._connection is None:
@@ -229,13 +229,13 @@ _STAGED = pa.schema(
 def _debezium(raw: str, updates: bool) -> str:
     """The row inside the envelope; NULL (dead) where the envelope is broken, or an update has no key to go by."""
     names = '\'{"payload":"JSON","before":"JSON","after":"JSON","op":"JSON"}\''
-    opened = f"SELECT *, CASE WHEN json_valid(_ps_v) THEN CASE WHEN json_type(_ps_v) = 'OBJECT' THEN from_json(_ps_v, {names}) END END AS e FROM {raw}"
+    opened = f"SELECT *, CASE WHEN json_valid(_ps_v) THEN CASE WHEN json_type(_ps_v) = 'OBJECT' THEN from_json(_ps_v, {names}) END END AS e FROM {raw}"  # noqa: E501
     wrapped = "starts_with(e.payload::VARCHAR, '{')"
-    inner = f"SELECT *, CASE WHEN {wrapped} THEN from_json(e.payload, {names}) ELSE e END AS p, CASE WHEN {wrapped} THEN e.payload::VARCHAR ELSE _ps_v END AS _ps_in FROM ({opened})"
+    inner = f"SELECT *, CASE WHEN {wrapped} THEN from_json(e.payload, {names}) ELSE e END AS p, CASE WHEN {wrapped} THEN e.payload::VARCHAR ELSE _ps_v END AS _ps_in FROM ({opened})"  # noqa: E501
     distinct = "len(json_keys({0})) = len(list_distinct(json_keys({0})))"
     whole = f"{clean('_ps_v')} AND {distinct.format('_ps_v')} AND {distinct.format('_ps_in')}"
     letter = "CASE WHEN starts_with(p.op::VARCHAR, '\"') THEN p.op->>'$' END"
-    row = f"CASE {letter} WHEN 'd' THEN p.before WHEN 'c' THEN p.after WHEN 'r' THEN p.after {'WHEN ' + repr('u') + ' THEN p.after ' if updates else ''}END"
+    row = f"CASE {letter} WHEN 'd' THEN p.before WHEN 'c' THEN p.after WHEN 'r' THEN p.after {'WHEN ' + repr('u') + ' THEN p.after ' if updates else ''}END"  # noqa: E501
     value = f"CASE WHEN e IS NULL THEN NULL WHEN {whole} THEN ({row})::VARCHAR END"
     tombstone = "_ps_gone AND _ps_key IS NOT NULL"
     operation = f"CASE {letter} WHEN 'd' THEN '-D' WHEN 'u' THEN '+U' ELSE '+I' END"

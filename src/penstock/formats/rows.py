@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from uuid import UUID
 
 import duckdb
@@ -32,7 +32,7 @@ class ArrowStream(Protocol):
     def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
-Rows = Sequence[Mapping[str, object]] | pa.Table | pa.RecordBatch | ArrowStream
+Rows: TypeAlias = Sequence[Mapping[str, object]] | pa.Table | pa.RecordBatch | ArrowStream
 
 
 def rows_to_batch(
