@@ -43,7 +43,7 @@ test: lint types setup-duckdb2
 	@echo "fresh seed: $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
 	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
 	@echo "DuckDB 2.0:"
-	@$(VENV2)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(wildcard tests/engines tests/formats tests/plan tests/runtime)
+	@$(VENV2)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(wildcard tests/engines tests/formats tests/plan tests/runtime tests/verify) tests/cli/test_init.py
 
 .PHONY: fresh
 fresh: setup
