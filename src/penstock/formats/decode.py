@@ -21,7 +21,7 @@ from penstock.formats.csvtext import csv_json
 from penstock.formats.jsontext import Object
 from penstock.formats.judge_sql import Judgement, clean, explain_select, judge_select
 from penstock.formats.rows import table_json
-from penstock.formats.verdict import judge, parse_record
+from penstock.formats.verdict import Examined, examine, judge, parse_record
 
 FORMATS = ("json", "csv", "changelog", "upsert", "debezium")
 
@@ -92,6 +92,29 @@ class RecordDecoder:
     def diagnose(
         self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()
     ) -> Verdict | None:
+        opened = self._record(value, key, header)
+        if isinstance(opened, Verdict):
+            return opened
+        text, operation, record = opened
+
+        def explain(json_text: str) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+            return self._explain(json_text, operation, append_time)
+
+        return judge(self._judgement, record, operation, text, explain)
+
+    def examine(
+        self, value: bytes | None, key: bytes | None = None, header: tuple[str, ...] = ()
+    ) -> Examined | Verdict:
+        """The record's operation and typed values, or why it is dead; row checks and event time are not looked at."""
+        opened = self._record(value, key, header)
+        if isinstance(opened, Verdict):
+            return opened
+        _, operation, record = opened
+        return examine(self._judgement, record, operation)
+
+    def _record(
+        self, value: bytes | None, key: bytes | None, header: tuple[str, ...]
+    ) -> tuple[str, str | None, Object] | Verdict:
         texts = [_decoded(value), _decoded(key)]
         if value is not None and texts[0] is None:
             return Verdict("encoding", "", repr(value[:50]), "the record is not UTF-8")
@@ -102,11 +125,7 @@ class RecordDecoder:
         if isinstance(record, Verdict):
             return record
         assert text is not None
-
-        def explain(json_text: str) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
-            return self._explain(json_text, operation, append_time)
-
-        return judge(self._judgement, record, operation, text, explain)
+        return text, operation, record
 
     def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
         text = table_json(pa.Table.from_pylist([columns]), self._judgement.schema)[0].as_py()
@@ -208,7 +227,8 @@ class RecordDecoder:
             self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         self._connection.register("staged", staged)
         try:
-            return self._connection.execute(sql).fetchone()
+            # all rows: DuckDB 2.0 keeps a connection busy until its result is read to the end
+            return next(iter(self._connection.execute(sql).fetchall()), None)
         finally:
             self._connection.unregister("staged")
 

@@ -81,8 +81,8 @@ def _whole_numbers(table: pa.Table, schema: Schema, connection: duckdb.DuckDBPyC
         value = quote(name)
         whole = f"isfinite({value}) AND {value} = trunc({value}) AND abs({value}) < 9007199254740992"
         query = f"SELECT bool_and({whole}) FILTER (WHERE isfinite({value})) FROM given"
-        found = connection.execute(query).fetchone()
-        if found is not None and found[0] is not False:
+        found = connection.execute(query).fetchall()
+        if found[0][0] is not False:
             query = f"SELECT CASE WHEN {whole} THEN {value}::BIGINT END AS v FROM given"
             table = table.set_column(position, name, connection.sql(query).to_arrow_table().column("v"))
         connection.unregister("given")

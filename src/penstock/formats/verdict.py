@@ -12,6 +12,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
 from uuid import UUID
@@ -62,6 +63,27 @@ def judge(judgement: Judgement, record: Object, operation: str | None, text: str
     except _Dead as dead:
         return dead.verdict
     return None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A record whose shape, types and rules are right: its operation, and the typed values of the contract's columns."""
+
+    operation: str
+    values: tuple[Value | None, ...]
+
+
+def examine(judgement: Judgement, record: Object, operation: str | None) -> Examined | Verdict:
+    """Everything but the user's SQL (row checks and event time), without a database: for a batch oracle."""
+    verdict = judge(judgement, record, operation, "", lambda _: _nothing_said(judgement))
+    if verdict is not None:
+        return verdict
+    values = tuple(_column_value(column, record) for column in judgement.schema.columns)
+    return Examined(_operation(judgement, record, operation), values)
+
+
+def _nothing_said(judgement: Judgement) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+    return datetime.min, True, (True,) * len(judgement.schema.checks)
 
 
 def _judge(judgement: Judgement, record: Object, operation: str | None, text: str, explain: Explain) -> None:
