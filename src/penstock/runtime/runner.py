@@ -154,7 +154,8 @@ class Runner:
         self._closing.append(self._lock.release)
         self.mark = HighWaterMark(self.target.state)
         self._closing.append(self.mark.close)
-        formats = {s.name: source_format(self.target.source(s.name)) for s in self.graph.sources if self._bound(s.name)}
+        bound = [s.name for s in self.graph.sources if f"source:{s.name}" in self.target.bindings]
+        formats = {name: source_format(self.target.source(name)) for name in bound}
         for name, format in formats.items():
             if format == "parquet":
                 formats[name] = "json"
@@ -174,9 +175,6 @@ class Runner:
         if self._make_control is not None:
             self._control = self._make_control(self)
             self._closing.append(self._control.close)
-
-    def _bound(self, name: str) -> bool:
-        return name not in self._given_sources and name not in self._given_versions
 
     def _open_sources(self) -> None:
         for declared in self.graph.sources:

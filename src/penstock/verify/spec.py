@@ -1,0 +1,119 @@
+"""What the job and the oracle of a verification are told, as plain data in files.
+
+The two run in processes of their own. What the planner knows and the oracle must (what a view's text means once it is
+definite, which windows make rows late) comes to it as data in here; it imports nothing that computes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source to read again. event_time, checks: SQL with parameters filled in."""
+
+    name: str
+    url: str
+    event_time: str | None
+    checks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class LateSpec:
+    """Rows of `stream` are late where `end_of_event` (SQL over `_ps_event`) is at or before their watermark."""
+
+    stream: str
+    end_of_event: str
+    counted: bool
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A view as one batch. late: what it leaves out; scoped: the views below it that must be read without late rows.
+
+    skipped: why it is not compared, empty where it is.
+    """
+
+    name: str
+    sql: str
+    key: tuple[str, ...]
+    late: tuple[LateSpec, ...] = ()
+    scoped: tuple[str, ...] = ()
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class OracleSpec:
+    """One batch over everything that the journal says was read. answer: the DuckDB file that the oracle writes."""
+
+    pipeline: str
+    values: Mapping[str, str]
+    sources: tuple[SourceSpec, ...]
+    views: tuple[ViewSpec, ...]
+    journal: str
+    answer: str
+    judging: str = "each"
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> OracleSpec:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        sources = tuple(SourceSpec(**(s | {"checks": tuple(map(tuple, s["checks"]))})) for s in raw.pop("sources"))
+        return cls(sources=sources, views=tuple(_view(v) for v in raw.pop("views")), **raw)
+
+
+def _view(raw: dict[str, object]) -> ViewSpec:
+    late: list[dict[str, object]] = raw.pop("late")  # type: ignore[assignment]
+    lists = {name: tuple(raw.pop(name)) for name in ("key", "scoped")}  # type: ignore[call-overload]
+    return ViewSpec(**raw, **lists, late=tuple(LateSpec(**rule) for rule in late))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One start of the job.
+
+    sources: name -> URL. sinks: the folder that gets a file per view. upto: source -> partition -> the offset at
+    which this start sees the end of the source. report: where to write journal and ledgers at the end, if given.
+    """
+
+    pipeline: str
+    values: Mapping[str, str]
+    sources: Mapping[str, str]
+    sinks: str
+    state: str
+    upto: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    max_rows: int = 250_000
+    flush: bool = True
+    report: str = ""
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> JobSpec:
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a finished job says of itself. dead: (source, partition, offset, rule); late: (view, source, partition,
+    offset); counts: per source."""
+
+    epochs: int
+    dead: tuple[tuple[str, int, int, str], ...]
+    late: tuple[tuple[str, str, int, int], ...]
+    counts: Mapping[str, Mapping[str, int]]
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> JobReport:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return cls(raw["epochs"], tuple(map(tuple, raw["dead"])), tuple(map(tuple, raw["late"])), raw["counts"])
