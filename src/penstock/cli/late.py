@@ -8,6 +8,7 @@ import click
 
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.cli.tables import show_table
+from penstock.observe.redaction import MASK
 from penstock.runtime.access import ask_state
 
 
@@ -18,13 +19,17 @@ def late() -> None:
 
 @late.command("ls")
 @click.option("--source", metavar="NAME", help="The stream (needed where there are several).")
+@click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
 @pipeline_options
-def list_(options: PipelineOptions, source: str | None) -> None:
+def list_(options: PipelineOptions, source: str | None, reveal: bool) -> None:
     """List the late rows of PIPELINE with window and watermark."""
     job = options.load()
     reply = ask_state(job.graph, job.target.state, {"do": "late.ls", "source": source})
     columns, rows = reply["columns"], reply["rows"]
     assert isinstance(columns, list) and isinstance(rows, list)
+    hidden = {c.name for s in job.graph.sources for c in s.schema.columns if c.pii and s.kind == "stream"}
+    if not reveal:
+        rows = [[MASK if c in hidden and v is not None else v for c, v in zip(columns, row, strict=True)] for row in rows]
     if options.output == "json":
         for row in rows:
             click.echo(json.dumps(dict(zip(columns, row, strict=True))))

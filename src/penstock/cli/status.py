@@ -43,8 +43,11 @@ def status(options: PipelineOptions) -> None:
         for name, s in reply["sources"].items()
     ]
     show_table(columns, rows)
-    for view, count in reply["late"].items():
-        click.echo(f"late for {view}: {count}")
+    for view, v in reply["views"].items():
+        click.echo(
+            f"view {view}: {v['rows']} rows of {v['source']} = {v['accepted']} accepted + {v['duplicate']} duplicate "
+            f"+ {v['dead']} dead + {v['late']} late"
+        )
     if reply["open_dead_letters"]:
         click.echo(f"open dead letters: {reply['open_dead_letters']} (penstock dlq ls {options.pipeline})")
     for name, sink in reply.get("sinks", {}).items():

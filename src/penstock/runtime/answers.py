@@ -74,9 +74,27 @@ def status(state: DuckState) -> Answer:
         "epoch": progress.epoch,
         "state_id": progress.state_id,
         "sources": sources,
-        "late": dict(progress.late),
+        "views": _views(state),
         "open_dead_letters": len(state.dead_letters(status="dead")),
     }
+
+
+def _views(state: DuckState) -> dict[str, object]:
+    """Per windowed view and stream: rows = accepted + duplicate + dead + late (semantics T2)."""
+    found: dict[str, object] = {}
+    for node, late in state.plan.late_blocks:
+        view = state.plan.owner(node.name)
+        counts = state.progress.sources[late.stream].counts
+        behind = state.progress.late.get(view, 0)
+        found[view] = {
+            "source": late.stream,
+            "rows": counts.rows,
+            "accepted": counts.accepted - behind,
+            "duplicate": counts.duplicate,
+            "dead": counts.dead,
+            "late": behind,
+        }
+    return found
 
 
 def rows_of(table: pa.Table, *, limit: int | None = MAX_ROWS) -> Answer:

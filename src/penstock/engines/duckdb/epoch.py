@@ -204,7 +204,10 @@ class _Run:
 
     def blocks(self) -> None:
         """Every block after its inputs."""
-        presets = letters.apply_late(self.scope, self.replay) if self.replay.late else {}
+        presets: dict[str, Delta] = {}
+        if self.replay.late:
+            presets = letters.apply_late(self.scope, self.replay)
+            self.progress.late = letters.late_counts(self.connection)
         for node in self.plan.nodes:
             if isinstance(node.block, SourceBlock):
                 continue

@@ -283,6 +283,12 @@ def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
     return presets
 
 
+def late_counts(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """How many rows are late, and not applied, per view."""
+    rows = connection.execute("SELECT view, count(*) FROM _ps.late WHERE status = 'late' GROUP BY view").fetchall()
+    return {view: int(count) for view, count in rows}
+
+
 def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta:
     relation = scope.plan.node(late.relation).relation
     kept = table(f"l_{relation.name}")
