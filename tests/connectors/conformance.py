@@ -149,14 +149,14 @@ class SourceConformance:
         source.wait(0.01)
         began = time.monotonic()
         source.wait(0.05)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         writer = threading.Timer(0.1, harness.write, (0, self.values(1, 1)))
         writer.start()
         began = time.monotonic()
         while source.read(0, offset, 1, 100) is None:
-            assert time.monotonic() - began < 5
-            source.wait(5)
-        assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 150
+            source.wait(30)
+        assert time.monotonic() - began < 15
         writer.join()
         source.close()
 
