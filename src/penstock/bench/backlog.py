@@ -37,7 +37,7 @@ class Drain:
 
 @dataclass(frozen=True)
 class EpochCost:
-    """One epoch. wall_s: since the epoch before (reading, mark and delivery's share included); seconds: in the engine."""
+    """One epoch. seconds: in the engine; wall_s: since the epoch before, so with reading, mark and delivery's share."""
 
     rows: int
     wall_s: float

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -32,7 +32,7 @@ from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
 from penstock.errors import DeclarationError, RunError
 
-SINGLE_ROWS = 300
+WARM_UP_ROWS = 20
 Figures = dict[str, float | int | str]
 
 
@@ -49,6 +49,7 @@ def bench() -> None:
 @click.option("--watermark", type=Seconds(), default="5s", show_default=True)
 @click.option("--partitions", type=click.IntRange(1), default=2, show_default=True)
 @click.option("--epoch-rows", type=click.IntRange(1), default=250_000, show_default=True, help="Largest epoch.")
+@click.option("--singles", type=click.IntRange(1), default=200, show_default=True, help="Epochs of one row.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/bench"), show_default=True)
 @output_option
 def ads(
@@ -59,6 +60,7 @@ def ads(
     watermark: float,
     partitions: int,
     epoch_rows: int,
+    singles: int,
     folder: Path,
     output: Output,
 ) -> None:
@@ -88,7 +90,7 @@ def ads(
     drained = bench_ads.repeated(repeat)
     figures |= _of_drains(drained)
     console.print("single-row epochs, start and import")
-    figures |= bench_ads.singles() | bench_ads.start()
+    figures |= bench_ads.singles(singles) | bench_ads.start()
     _show(figures, _profile(drained[-1].epochs), output)
 
 
@@ -129,10 +131,10 @@ class _Bench:
             self._check(place)
         return drained
 
-    def singles(self) -> Figures:
+    def singles(self, count: int) -> Figures:
         """Epochs of one row each, durable."""
-        place = self._small("singles", SINGLE_ROWS)
-        epochs = [e for e in drain_in_turn([self._drain(place, 1)])[0].epochs if e.rows == 1][20:]
+        place = self._small("singles", count + WARM_UP_ROWS)
+        epochs = [e for e in drain_in_turn([self._drain(place, 1)])[0].epochs if e.rows == 1][WARM_UP_ROWS:]
         walls_ms = np.array([epoch.wall_s for epoch in epochs]) * 1e3
         return {
             "single_row_epoch_p50_ms": float(np.percentile(walls_ms, 50)),
@@ -229,7 +231,7 @@ def _of_drains(drained: Sequence[Drained]) -> Figures:
 
 def _profile(epochs: Sequence[EpochCost]) -> dict[str, float]:
     """Where the time of a drain went, in seconds: by block, then commit, engine else, and outside of the engine."""
-    parts: Counter[str] = Counter()
+    parts: defaultdict[str, float] = defaultdict(float)
     for epoch in epochs:
         for block, seconds in epoch.touched_s.items():
             parts[f"block {block}"] += seconds

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 from penstock.contract.model import Contract, Field
+from penstock.contract.patterns import UUID
 from penstock.pipeline import Emit, Pipeline
 
-UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
 _H16 = r"[0-9a-fA-F]{1,4}"
@@ -25,16 +25,15 @@ _IPV6 = "|".join(
         *(rf"({_H16}:){{{before}}}(:{_H16}){{0,{5 - before}}}:{_IPV4}" for before in range(1, 6)),
     ]
 )
-UUID_PATTERN = rf"^{UUID}$"
 IP_PATTERN = rf"^({_IPV4}|{_IPV6})$"
 
 
 class AdEvent(Contract):
     """One event of the topic `events`. Ids are text, for parsing them to UUIDs would halve the speed."""
 
-    user_id: str = Field(pattern=UUID_PATTERN, pii=True)
-    page_id: str = Field(pattern=UUID_PATTERN)
-    ad_id: str = Field(pattern=UUID_PATTERN)
+    user_id: str = Field(pattern=UUID, pii=True)
+    page_id: str = Field(pattern=UUID)
+    ad_id: str = Field(pattern=UUID)
     ad_type: Literal["image", "video", "carousel", "text", "story", "shopping", "collection"]
     event_type: Literal["view", "click", "purchase"]
     event_time_ns: int = Field(gt=0)
@@ -47,7 +46,7 @@ class AdEvent(Contract):
 class AdCampaign(Contract):
     """Which campaign an ad belongs to."""
 
-    ad_id: str = Field(pattern=UUID_PATTERN)
+    ad_id: str = Field(pattern=UUID)
     campaign_id: int
 
 
