@@ -12,6 +12,7 @@ from typing import assert_never
 
 import duckdb
 
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -72,7 +73,7 @@ class EpochScope:
 
     def temporary(self, name: str, sql: str) -> int:
         """Create (or replace) a temporary table; the number of its rows."""
-        row = self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}").fetchone()
+        row = first_row(self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
         return int(row[0]) if row else 0
 
     def watermark(self, streams: tuple[str, ...], *, after: bool) -> int | None:
@@ -146,7 +147,7 @@ def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
         if relation.name not in scope.started:
             return
         # The terms were computed as each input moved (`start_joins`).
-        row = scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}").fetchone()
+        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}"))
         rows = int(row[0]) if row else 0
     _set(scope, relation, quote(_delta_name(relation)), rows)
     if node.content == "table" and rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -50,3 +51,9 @@ def connect(
         ) from None
     connection.execute("SET TimeZone = 'UTC'")
     return connection
+
+
+def first_row(result: duckdb.DuckDBPyConnection) -> tuple[Any, ...] | None:
+    """The first row of a result, which is read to its end: DuckDB 2.0 takes no other call before that."""
+    rows = result.fetchall()
+    return rows[0] if rows else None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.binder import DuckBinder
-from penstock.engines.duckdb.connection import connect
+from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.state import table
@@ -240,7 +240,7 @@ class DuckState:
 
     def replay_pending(self) -> bool:
         """Whether a correction epoch is due."""
-        row = self._connection.execute('SELECT coalesce(max("offset"), -1) FROM _ps.replay').fetchone()
+        row = first_row(self._connection.execute('SELECT coalesce(max("offset"), -1) FROM _ps.replay'))
         return bool(row) and int(row[0]) >= self.progress.replay_offset  # type: ignore[index]
 
     def drop_letters(self, ids: Sequence[str]) -> int:

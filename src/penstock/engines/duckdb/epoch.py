@@ -17,6 +17,7 @@ import pyarrow as pa
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
 from penstock.engines.duckdb.blocks import Delta, EpochScope, add_terms, run_block, start_joins
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import changes_sql, fetch
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
@@ -246,7 +247,7 @@ class _Run:
             if sql is None:
                 continue
             outbox = table("o_" + sink)
-            row = self.connection.execute(f"INSERT INTO {outbox} {sql}").fetchone()
+            row = first_row(self.connection.execute(f"INSERT INTO {outbox} {sql}"))
             if row and row[0]:
                 query = f"SELECT * FROM {outbox} WHERE _epoch = {self.given.epoch} ORDER BY _seq"
                 sinks[sink] = fetch(self.connection, query)

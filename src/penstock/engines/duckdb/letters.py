@@ -17,6 +17,7 @@ import pyarrow as pa
 from penstock.connectors.base import RawBatch
 from penstock.engines.base import Counts, DeadLetter
 from penstock.engines.duckdb.blocks import Delta, EpochScope
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -102,9 +103,11 @@ def dead_letters(
 def drop(connection: duckdb.DuckDBPyConnection, ids: Iterable[str]) -> int:
     """Mark dead letters as dropped: they stay counted and kept, and are not replayed by `--all`."""
     wanted = list(ids)
-    row = connection.execute(
-        "UPDATE _ps.dead SET status = 'dropped' WHERE status = 'dead' AND id IN (SELECT unnest(?))", [wanted]
-    ).fetchone()
+    row = first_row(
+        connection.execute(
+            "UPDATE _ps.dead SET status = 'dropped' WHERE status = 'dead' AND id IN (SELECT unnest(?))", [wanted]
+        )
+    )
     return int(row[0]) if row else 0
 
 
@@ -129,11 +132,13 @@ def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
     relation = scope.plan.node(late.relation).relation
     view = scope.plan.owner(node.name)
     alias = quote(late.alias)
-    row = scope.connection.execute(
-        f"INSERT INTO _ps.late SELECT {literal(late.stream)}, {alias}._ps_p, {alias}._ps_o, {literal(node.name)}, "
-        f"{literal(view)}, {late.window_start}, {late.window_end}, {alias}._ps_wm, {scope.epoch}, 'late' "
-        f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}"
-    ).fetchone()
+    row = first_row(
+        scope.connection.execute(
+            f"INSERT INTO _ps.late SELECT {literal(late.stream)}, {alias}._ps_p, {alias}._ps_o, {literal(node.name)}, "
+            f"{literal(view)}, {late.window_start}, {late.window_end}, {alias}._ps_wm, {scope.epoch}, 'late' "
+            f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}"
+        )
+    )
     count = int(row[0]) if row else 0
     if count:
         kept = table(f"l_{relation.name}")
@@ -178,11 +183,13 @@ def request_replay(connection: duckdb.DuckDBPyConnection, kind: str, positions: 
             }
         ),
     )
-    row = connection.execute(
-        f'INSERT INTO _ps.replay SELECT (SELECT coalesce(max("offset"), -1) FROM _ps.replay) '
-        f"+ row_number() OVER (ORDER BY source, partition, source_offset), {literal(kind)}, source, partition, source_offset, NULL "
-        f"FROM _ps_positions"
-    ).fetchone()
+    row = first_row(
+        connection.execute(
+            f'INSERT INTO _ps.replay SELECT (SELECT coalesce(max("offset"), -1) FROM _ps.replay) '
+            f"+ row_number() OVER (ORDER BY source, partition, source_offset), {literal(kind)}, source, partition, source_offset, NULL "
+            f"FROM _ps_positions"
+        )
+    )
     connection.unregister("_ps_positions")
     return int(row[0]) if row else 0
 
@@ -191,10 +198,12 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     """The next requests from `after` on, all of one kind: dead letters that are dead, or late rows that are late."""
     limit = f' AND "offset" < {upto}' if upto is not None else ""
     requests = f'SELECT "offset", kind FROM _ps.replay WHERE "offset" >= {after}{limit}'
-    row = connection.execute(
-        f'SELECT max("offset") + 1 FROM ({requests}) WHERE "offset" < coalesce((SELECT min("offset") FROM ({requests}) '
-        f'WHERE kind <> (SELECT arg_min(kind, "offset") FROM ({requests}))), 9223372036854775807)'
-    ).fetchone()
+    row = first_row(
+        connection.execute(
+            f'SELECT max("offset") + 1 FROM ({requests}) WHERE "offset" < coalesce((SELECT min("offset") FROM ({requests}) '
+            f'WHERE kind <> (SELECT arg_min(kind, "offset") FROM ({requests}))), 9223372036854775807)'
+        )
+    )
     if row is None or row[0] is None:
         return Replay(after, {}, {})
     last = int(row[0])

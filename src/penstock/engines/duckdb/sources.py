@@ -16,6 +16,7 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import Ingested, Letter, RecordFinder, drop_duplicates, ingest, judged_name
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -145,9 +146,11 @@ def may_be_late(
     ]
     if not tests:
         return False
-    row = connection.execute(
-        f"SELECT {' OR '.join(tests)} FROM (SELECT make_timestamp({ingested.smallest_us}) AS _ps_event)"
-    ).fetchone()
+    row = first_row(
+        connection.execute(
+            f"SELECT {' OR '.join(tests)} FROM (SELECT make_timestamp({ingested.smallest_us}) AS _ps_event)"
+        )
+    )
     return bool(row and row[0])
 
 
@@ -261,9 +264,11 @@ def _run_keyed(scope: EpochScope, block: SourceBlock, ingested: Ingested, outcom
 
 
 def _alert_wandering_keys(scope: EpochScope, block: SourceBlock, moved: str, outcome: Outcome) -> None:
-    row = scope.connection.execute(
-        f"SELECT count(*) FROM {quote(moved)} WHERE _ps_from IS NOT NULL AND _ps_from <> _ps_p"
-    ).fetchone()
+    row = first_row(
+        scope.connection.execute(
+            f"SELECT count(*) FROM {quote(moved)} WHERE _ps_from IS NOT NULL AND _ps_from <> _ps_p"
+        )
+    )
     if row and row[0]:
         outcome.alerts.append(
             f"{block.source.name}: {row[0]} keys came in two partitions; without a version their order is not defined"
@@ -365,9 +370,11 @@ def _run_reference(
 
 def _repeated_key(scope: EpochScope, source: SourceDecl) -> str:
     keys = column_list(source.key)
-    row = scope.connection.execute(
-        f"SELECT {keys} FROM {quote(judged_name(source.name))} GROUP BY {keys} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
-    ).fetchone()
+    row = first_row(
+        scope.connection.execute(
+            f"SELECT {keys} FROM {quote(judged_name(source.name))} GROUP BY {keys} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+        )
+    )
     return ", ".join(map(str, row)) if row else ""
 
 

@@ -13,6 +13,7 @@ import uuid
 import duckdb
 
 from penstock.engines.base import Counts, PartitionProgress, Progress, SourceProgress
+from penstock.engines.duckdb.connection import first_row
 from penstock.errors import StateError
 from penstock.plan import flat, grouped, union
 from penstock.plan.blocks import (
@@ -149,7 +150,7 @@ def check(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
 
 def exists(connection: duckdb.DuckDBPyConnection) -> bool:
     query = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = '_ps' AND table_name = 'meta'"
-    row = connection.execute(query).fetchone()
+    row = first_row(connection.execute(query))
     return bool(row and row[0])
 
 
@@ -183,7 +184,7 @@ def journal_entry(progress: Progress, ranges: dict[str, dict[int, tuple[int, int
 def load_progress(connection: duckdb.DuckDBPyConnection, plan: Plan, state_id: str) -> Progress:
     """Where the pipeline stands by the last journal row."""
     progress = Progress(state_id=state_id, sources={s.source.name: SourceProgress() for s in plan.sources})
-    row = connection.execute("SELECT entry FROM _ps.journal ORDER BY epoch DESC LIMIT 1").fetchone()
+    row = first_row(connection.execute("SELECT entry FROM _ps.journal ORDER BY epoch DESC LIMIT 1"))
     if row is None:
         return progress
     entry = json.loads(row[0])
