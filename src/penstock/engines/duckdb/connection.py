@@ -32,6 +32,9 @@ def connect(
         )
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
+        # A view reads declared sources: no files, no network, no variables of the Python that calls us.
+        "enable_external_access": False,
+        "python_enable_replacements": False,
         "preserve_insertion_order": True,
         # Checkpoints stall the loop; it asks for them itself when it is idle.
         "checkpoint_threshold": "256MB",

@@ -187,10 +187,9 @@ class DuckState:
 
     def late_rows(self, source: str) -> pa.Table:
         """The ledger of late rows of a stream, each with its columns."""
-        relations = [late.relation for late in self.plan.late_rules if late.stream == source]
-        if not relations:
+        if source not in {late.stream for late in self.plan.late_rules}:
             return fetch(self._connection, "SELECT * FROM _ps.late WHERE FALSE")
-        relation = self.plan.node(relations[0]).relation
+        relation = self.plan.node(source).relation
         columns = column_list(relation.columns, "k")
         return fetch(
             self._connection,
@@ -318,6 +317,6 @@ def run_query(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
             raise RunError(
                 "PS-RUN-003", "the query is refused", expected="one statement that only reads", got=sql.strip()[:80]
             )
-        return connection.execute(statements[0]).to_arrow_table()
+        return connection.sql(sql).to_arrow_table()
     except duckdb.Error as problem:
         raise RunError("PS-RUN-003", "the query failed", got=str(problem)) from None

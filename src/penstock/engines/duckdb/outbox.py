@@ -30,7 +30,7 @@ def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None
         return f"SELECT {columns}, '+I' AS _op, {extra}, _seq, {flag} FROM ({inner}) ORDER BY _seq"
     net = (
         delta.sql
-        if isinstance(node.block, GroupedBlock)
+        if isinstance(node.block, GroupedBlock) and relation.key
         else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
     )
     numbered = _keyed(relation, net) if relation.key else _repeated(relation, net)
@@ -54,4 +54,4 @@ def _repeated(relation: Relation, net: str) -> str:
 
 def fetch(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """A query's rows as an Arrow table."""
-    return connection.execute(sql).to_arrow_table()
+    return connection.sql(sql).to_arrow_table()
