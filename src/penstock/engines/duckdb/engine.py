@@ -71,6 +71,7 @@ class DuckState:
         )
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
+        self._count_requests()
         self._guarded: dict[str, int] = {}
 
     def _open(self) -> None:
@@ -203,7 +204,13 @@ class DuckState:
     def request_replay(self, ids: Sequence[str]) -> int:
         """Ask for dead letters to be judged again; how many requests were written."""
         found = [x for x in self.dead_letters(status="dead") if x.id in set(ids)]
-        return letters.request_replay(self._connection, "dead", [(x.source, x.partition, x.offset) for x in found])
+        positions = [(x.source, x.partition, x.offset) for x in found]
+        return self._request("dead", positions)
+
+    def _request(self, kind: str, positions: Sequence[tuple[str, int, int]]) -> int:
+        written = letters.request_replay(self._connection, kind, positions)
+        self._count_requests()
+        return written
 
     def request_late(self, positions: Sequence[tuple[str, int, int]]) -> int:
         """Ask for late rows to be applied as corrections.
@@ -228,19 +235,22 @@ class DuckState:
                     got=f"for example offset {beyond[0][2]} of partition {beyond[0][1]}",
                     hint="penstock backfill recomputes a range from the source",
                 )
-        return letters.request_replay(self._connection, "late", positions)
+        return self._request("late", positions)
 
     def restore_requests(self, requests: Sequence[tuple[str, str, int, int]]) -> None:
         """Write the corrections that a journal recorded."""
         for kind in ("dead", "late"):
             positions = [(source, partition, offset) for k, source, partition, offset in requests if k == kind]
             if positions:
-                letters.request_replay(self._connection, kind, positions)
+                self._request(kind, positions)
 
     def replay_pending(self) -> bool:
         """Whether a correction epoch is due."""
-        row = first_row(self._connection.execute('SELECT coalesce(max("offset"), -1) FROM _ps.replay'))
-        return bool(row) and int(row[0]) >= self.progress.replay_offset  # type: ignore[index]
+        return self._requests > self.progress.replay_offset
+
+    def _count_requests(self) -> None:
+        row = first_row(self._connection.execute('SELECT coalesce(max("offset"), -1) + 1 FROM _ps.replay'))
+        self._requests = int(row[0]) if row else 0
 
     def drop_letters(self, ids: Sequence[str]) -> int:
         """Mark dead letters as dropped."""

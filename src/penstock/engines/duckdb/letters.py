@@ -21,7 +21,7 @@ from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
-from penstock.plan.blocks import HIDDEN, Late, Node, column_list, literal, quote
+from penstock.plan.blocks import HIDDEN, Late, Node, column_list, content_name, literal, quote
 from penstock.plan.late import late_condition
 from penstock.plan.plan import Plan
 
@@ -115,11 +115,14 @@ def drop(connection: duckdb.DuckDBPyConnection, ids: Iterable[str]) -> int:
 
 
 def record_late(scope: EpochScope) -> dict[str, int]:
-    """Write the epoch's late rows into the ledger; their number per view."""
+    """Write the epoch's late rows into the ledger; their number per view.
+
+    A row that was late once is stored, and may move again with what it is joined to: it is written once.
+    """
     found: dict[str, int] = {}
     for node, late in scope.plan.late_blocks:
         delta = scope.deltas.get(late.relation)
-        if late.stream not in scope.late or delta is None:
+        if delta is None or (late.stream not in scope.late and scope.plan.fresh(late.relation)):
             continue
         count = _record(scope, node, late, delta)
         if count:
@@ -129,25 +132,45 @@ def record_late(scope: EpochScope) -> dict[str, int]:
 
 
 def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
-    relation = scope.plan.node(late.relation).relation
     view = scope.plan.owner(node.name)
     alias = quote(late.alias)
+    arrives = f' AND {alias}."_ps_w" > 0' if delta.weighted else ""
+    found = (
+        f"SELECT DISTINCT {literal(late.stream)} AS source, {alias}._ps_p AS partition, {alias}._ps_o AS \"offset\", "
+        f"{literal(node.name)} AS block, {literal(view)} AS view, {late.window_start} AS window_start, "
+        f"{late.window_end} AS window_end, {alias}._ps_wm AS watermark, {scope.epoch} AS epoch, 'late' AS status "
+        f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}{arrives}"
+    )
     row = first_row(
         scope.connection.execute(
-            f"INSERT INTO _ps.late SELECT {literal(late.stream)}, {alias}._ps_p, {alias}._ps_o, {literal(node.name)}, "
-            f"{literal(view)}, {late.window_start}, {late.window_end}, {alias}._ps_wm, {scope.epoch}, 'late' "
-            f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}"
+            f"INSERT INTO _ps.late SELECT * FROM ({found}) AS n WHERE NOT EXISTS (SELECT 1 FROM _ps.late AS l "
+            f"WHERE l.block = n.block AND l.source = n.source AND l.partition = n.partition "
+            f"AND l.\"offset\" = n.\"offset\" AND l.window_start = n.window_start)"
         )
     )
     count = int(row[0]) if row else 0
     if count:
-        kept = table(f"l_{relation.name}")
-        columns = column_list([*relation.columns, *HIDDEN], late.alias)
-        scope.connection.execute(
-            f"INSERT INTO {kept} SELECT {columns} FROM {delta.sql} AS {alias} ANTI JOIN {kept} AS k "
-            f"ON k._ps_p = {alias}._ps_p AND k._ps_o = {alias}._ps_o WHERE {late_condition(late)}"
-        )
+        for name in dict.fromkeys((late.stream, late.relation)):
+            _keep_rows(scope, late.stream, name)
     return count
+
+
+def _keep_rows(scope: EpochScope, stream: str, name: str) -> None:
+    """Copies of the epoch's late rows as relation `name` has them: what shows them, and what brings them back."""
+    if name != stream and not scope.plan.fresh(name):
+        return
+    relation = scope.plan.node(name).relation
+    kept = table(f"l_{name}")
+    columns = column_list([*relation.columns, *HIDDEN])
+    late = f"SELECT partition, \"offset\" FROM _ps.late WHERE source = {literal(stream)} AND epoch = {scope.epoch}"
+    places = [scope.deltas[name].sql] if name in scope.deltas else []
+    if not scope.plan.fresh(name):
+        places.append(content_name(relation))
+    rows = " UNION ".join(f"SELECT {columns} FROM {place}" for place in places)
+    scope.connection.execute(
+        f"INSERT INTO {kept} SELECT {columns} FROM ({rows}) AS r WHERE (_ps_p, _ps_o) IN ({late}) "
+        f"AND (_ps_p, _ps_o) NOT IN (SELECT (_ps_p, _ps_o) FROM {kept})"
+    )
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
@@ -196,6 +219,8 @@ def request_replay(connection: duckdb.DuckDBPyConnection, kind: str, positions: 
 
 def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | None) -> Replay:
     """The next requests from `after` on, all of one kind: dead letters that are dead, or late rows that are late."""
+    if upto is not None and upto <= after:
+        return Replay(after, {}, {})
     limit = f' AND "offset" < {upto}' if upto is not None else ""
     requests = f'SELECT "offset", kind FROM _ps.replay WHERE "offset" >= {after}{limit}'
     row = first_row(
@@ -300,7 +325,8 @@ def late_counts(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
 def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta:
     relation = scope.plan.node(late.relation).relation
-    kept = table(f"l_{relation.name}")
+    # What is joined may have changed since: then the row comes back as it is now.
+    kept = table(f"l_{relation.name}") if scope.plan.fresh(relation.name) else content_name(relation)
     name = f"_ps_lr_{node.name}"
     columns = column_list(relation.columns, "k")
     weight = "" if relation.append_only else ', 1 AS "_ps_w"'
@@ -308,7 +334,7 @@ def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta
         name,
         f"SELECT {columns}, k._ps_p, k._ps_o, NULL::TIMESTAMP AS _ps_wm{weight} FROM {kept} AS k "
         f"JOIN {quote(wanted)} AS w ON k._ps_p = w.p AND k._ps_o = w.o "
-        f"JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND l.partition = k._ps_p "
+        f"SEMI JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND l.partition = k._ps_p "
         f"AND l.\"offset\" = k._ps_o AND l.status = 'late'",
     )
     return Delta(quote(name), not relation.append_only, rows)
@@ -328,8 +354,8 @@ def beyond_horizon(
 
 
 def create_late_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """One table per relation whose rows can be late."""
-    for name in dict.fromkeys(late.relation for late in plan.late_rules):
+    """One table per stream, and per relation over it, whose rows can be late."""
+    for name in dict.fromkeys(n for late in plan.late_rules for n in (late.stream, late.relation)):
         relation = plan.node(name).relation
         columns = ", ".join(f"{quote(f.name)} {f.type}" for f in relation.fields)
         hidden = "_ps_p INTEGER, _ps_o BIGINT, _ps_wm TIMESTAMP"
