@@ -26,10 +26,13 @@ def list_(options: PipelineOptions, source: str | None, reveal: bool) -> None:
     job = options.load()
     reply = ask_state(job.graph, job.target.state, {"do": "late.ls", "source": source})
     columns, rows = reply["columns"], reply["rows"]
-    assert isinstance(columns, list) and isinstance(rows, list)
+    assert isinstance(columns, list)
+    assert isinstance(rows, list)
     hidden = {c.name for s in job.graph.sources for c in s.schema.columns if c.pii and s.kind == "stream"}
     if not reveal:
-        rows = [[MASK if c in hidden and v is not None else v for c, v in zip(columns, row, strict=True)] for row in rows]
+        rows = [
+            [MASK if c in hidden and v is not None else v for c, v in zip(columns, row, strict=True)] for row in rows
+        ]
     if options.output == "json":
         for row in rows:
             click.echo(json.dumps(dict(zip(columns, row, strict=True))))

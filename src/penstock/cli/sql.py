@@ -21,7 +21,8 @@ def sql(options: PipelineOptions, query: str | None) -> None:
     text = query if query is not None else sys.stdin.read()
     reply = ask_state(job.graph, job.target.state, {"do": "sql", "query": text})
     columns, rows = reply["columns"], reply["rows"]
-    assert isinstance(columns, list) and isinstance(rows, list)
+    assert isinstance(columns, list)
+    assert isinstance(rows, list)
     if options.output == "json":
         for row in rows:
             click.echo(json.dumps(dict(zip(columns, row, strict=True))))

@@ -52,7 +52,8 @@ def status(options: PipelineOptions) -> None:
         click.echo(f"open dead letters: {reply['open_dead_letters']} (penstock dlq ls {options.pipeline})")
     for name, sink in reply.get("sinks", {}).items():
         click.echo(
-            f"sink {name}: {sink['delivered_rows']} rows delivered, {sink['waiting_epochs']} epochs waiting, {sink['guarantee']}"
+            f"sink {name}: {sink['delivered_rows']} rows delivered, {sink['waiting_epochs']} epochs waiting, "
+            f"{sink['guarantee']}"
         )
     for alert in reply.get("alerts", [])[-5:]:
         click.secho(f"alert: {alert}", fg="yellow")

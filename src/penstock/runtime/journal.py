@@ -13,7 +13,10 @@ from penstock.plan.plan import Plan
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One recorded epoch. ranges: source -> partition -> (from, to); requests: corrections (kind, source, p, offset)."""
+    """One recorded epoch.
+
+    ranges: source -> partition -> (from, to). requests: corrections as (kind, source, partition, offset).
+    """
 
     epoch: int
     ranges: Mapping[str, Mapping[int, tuple[int, int]]]

@@ -1,8 +1,8 @@
 """The epoch loop: read, commit, mark, deliver; again.
 
-Invariants, in this order for every epoch: the engine's commit (state, offsets, journal, outbox in one transaction), then
-the durable high-water mark, then delivery. A crash between any two leaves an epoch that is delivered again or not at
-all, and sinks know epochs that come twice. A stop asked for from outside takes effect between epochs.
+Invariants, in this order for every epoch: the engine's commit (state, offsets, journal, outbox in one transaction),
+then the durable high-water mark, then delivery. A crash between any two leaves an epoch that is delivered again or not
+at all, and sinks know epochs that come twice. A stop asked for from outside takes effect between epochs.
 """
 
 from __future__ import annotations
