@@ -1,6 +1,7 @@
 """Applying a weighted delta to stored rows that may repeat.
 
-Invariant: a delta never deletes a row more often than the table holds it.
+Invariant: weights are +1 and -1, and the delta's net effect never deletes a row more often than the table holds it. The
+terms of a join may add and take the same row, in any order, so their sum is made net (`net_sql`) before it is applied.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ def delete_sql(table: str, delta: str, fields: tuple[Field, ...]) -> str:
     partition = ", ".join(f"t.{quote(f.name)}" for f in fields)
     return (
         f"DELETE FROM {table} WHERE rowid IN ("
-        f"SELECT r FROM (SELECT t.rowid AS r, row_number() OVER (PARTITION BY {partition} ORDER BY t.rowid) AS n, g.n AS gone "
-        f'FROM {table} AS t JOIN (SELECT {columns}, count(*) AS n FROM {delta} WHERE "_ps_w" < 0 GROUP BY ALL) AS g '
-        f"ON {same('t', 'g', loose)}) WHERE n <= gone)"
+        f"SELECT _ps_r FROM (SELECT t.rowid AS _ps_r, row_number() OVER (PARTITION BY {partition} ORDER BY t.rowid) AS _ps_n, "
+        f"g._ps_gone "
+        f'FROM {table} AS t JOIN (SELECT {columns}, count(*) AS _ps_gone FROM {delta} WHERE "_ps_w" < 0 GROUP BY ALL) AS g '
+        f"ON {same('t', 'g', loose)}) WHERE _ps_n <= _ps_gone)"
     )
 
 
@@ -35,3 +37,10 @@ def consolidated_sql(delta: str, fields: tuple[Field, ...]) -> str:
         f'SELECT * FROM (SELECT {columns}, sum("_ps_w")::INTEGER AS "_ps_w" FROM {delta} GROUP BY {columns}) '
         f'WHERE "_ps_w" <> 0'
     )
+
+
+def net_sql(delta: str, fields: tuple[Field, ...]) -> str:
+    """The delta's net effect with weights +1 and -1 again: a row that moves twice is there twice."""
+    columns = column_list([f.name for f in fields])
+    copies = f'SELECT *, unnest(range(abs("_ps_w"))) AS _ps_copy FROM ({consolidated_sql(delta, fields)})'
+    return f'SELECT {columns}, sign("_ps_w")::INTEGER AS "_ps_w" FROM ({copies})'

@@ -61,6 +61,13 @@ class Plan:
                 found += [(node, late) for late in node.block.late]
         return tuple(found)
 
+    def fresh(self, name: str) -> bool:
+        """Whether all rows of the relation's deltas come from records of the epoch itself, none from what is stored."""
+        block = self.node(name).block
+        if isinstance(block, FlatBlock) and len(block.from_) == 1:
+            return self.fresh(block.from_[0].relation)
+        return isinstance(block, SourceBlock) and block.relation.append_only
+
     @property
     def has_finals(self) -> bool:
         """Whether any view waits for windows to close."""

@@ -118,6 +118,9 @@ def _sources(select: exp.Select, relations: Mapping[str, Relation]) -> list[tupl
         how = "left" if side == "LEFT" else "inner"
         condition = on.sql(DIALECT) if on is not None else None
         found.append((join.this, _input(join.this, relations, how, condition)))
+    optional = {i.relation for _, i in found if i.join == "left"}
+    if any(sum(i.relation == name for _, i in found) > 1 for name in optional):
+        raise Opaque("a LEFT JOIN to a relation that the query also reads elsewhere")
     aliases = [i.alias.lower() for _, i in found]
     if len(set(aliases)) != len(aliases):
         raise Opaque("two inputs with one alias")
@@ -468,8 +471,8 @@ def _shape(call: exp.Expr) -> _Shape:
     if not plain:
         return _Shape(bare, None, None, "opaque")
     if kind == "count_if":
-        tested = exp.and_(argument, condition) if condition is not None else argument
-        return _Shape(bare, None, tested, "count")
+        # DuckDB's count_if sums: over no value at all it is NULL, not 0.
+        return _Shape(bare, exp.cast(exp.cast(argument.copy(), "BOOLEAN"), "INTEGER"), condition, "sum")
     return _Shape(bare, argument, condition, kind)
 
 

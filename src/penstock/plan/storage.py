@@ -109,6 +109,10 @@ def _needs(blocks: Mapping[str, Block], views: Mapping[str, ViewPlan], *, in_mem
                 needs[block.relation.name] = "table"
             case _:
                 pass
+    for late in (block.late for block in blocks.values() if isinstance(block, FlatBlock)):
+        # A late row that is joined comes back as the join has it by then.
+        if late is not None and isinstance(blocks[late.relation], FlatBlock) and len(blocks[late.relation].inputs) > 1:
+            require(late.relation, table=False)
     if in_memory:
         for name, block in blocks.items():
             if isinstance(block, SourceBlock):

@@ -52,7 +52,7 @@ class EpochScope:
     """What the blocks of one epoch share.
 
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    emitted: relations whose delta a sink or a person wants as a table. guarded: sources in which a record may be
+    started: joins whose delta is a table, with the number of its terms. guarded: sources in which a record may be
     malformed, parsed by the slower statement.
     """
 
@@ -67,7 +67,7 @@ class EpochScope:
     deltas: dict[str, Delta] = field(default_factory=dict)
     keyed: dict[str, Delta] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
-    started: set[str] = field(default_factory=set)
+    started: dict[str, int] = field(default_factory=dict)
     forced: set[str] = field(default_factory=set)
     guarded: frozenset[str] = frozenset()
 
@@ -133,8 +133,8 @@ def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: 
 
 def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
     relation = block.relation
-    late = block.late is not None and block.late.stream in scope.late
     if len(block.from_) == 1:
+        late = block.late is not None and (block.late.stream in scope.late or not scope.plan.fresh(block.late.relation))
         delta = scope.deltas.get(block.inputs[0])
         if delta is None:
             return
@@ -147,8 +147,12 @@ def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
         if relation.name not in scope.started:
             return
         # The terms were computed as each input moved (`start_joins`).
-        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}"))
-        rows = int(row[0]) if row else 0
+        name = _delta_name(relation)
+        if scope.started[relation.name] > 1 and not relation.append_only:
+            rows = scope.temporary(name, multiset.net_sql(quote(name), _stored_fields(relation)))
+        else:
+            row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(name)}"))
+            rows = int(row[0]) if row else 0
     _set(scope, relation, quote(_delta_name(relation)), rows)
     if node.content == "table" and rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
@@ -167,8 +171,10 @@ def start_joins(scope: EpochScope, moving: str) -> None:
 
 def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
     """Add to the join's delta what the delta of `moving` contributes."""
-    # A stored stream holds late rows too, so its content is filtered even when nothing is late now.
-    late = block.late is not None and (block.late.stream in scope.late or block.late.relation != moving)
+    # What is stored holds late rows too, so it is filtered even when nothing is late now.
+    late = block.late is not None and (
+        block.late.stream in scope.late or block.late.relation != moving or not scope.plan.fresh(moving)
+    )
     delta = scope.deltas[moving]
     name = quote(_delta_name(block.relation))
     for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late):
@@ -176,7 +182,7 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
             scope.connection.execute(f"INSERT INTO {name} {sql}")
         else:
             scope.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
-            scope.started.add(block.relation.name)
+        scope.started[block.relation.name] = scope.started.get(block.relation.name, 0) + 1
 
 
 def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:

@@ -220,10 +220,9 @@ class _Run:
             if node.name in self.scope.deltas:
                 self.touched[node.name] = time.perf_counter() - started
                 start_joins(self.scope, node.name)
-        if self.scope.late:
-            self.late = letters.record_late(self.scope)
-            for view, count in self.late.items():
-                self.progress.late[view] = self.progress.late.get(view, 0) + count
+        self.late = letters.record_late(self.scope)
+        for view, count in self.late.items():
+            self.progress.late[view] = self.progress.late.get(view, 0) + count
 
     def _come_back(self, node: Node, rows: Delta) -> None:
         """Late rows enter the one block that they were late for."""

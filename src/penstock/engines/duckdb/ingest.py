@@ -141,10 +141,10 @@ def _judge_sql(source: SourceDecl, select: str) -> str:
             for mine, theirs in zip(key.columns, key.reference_columns, strict=True)
         )
         joins.append(
-            f"LEFT JOIN (SELECT DISTINCT {columns}, TRUE AS hit FROM {quote(key.reference)}) AS {alias} ON {matches}"
+            f"LEFT JOIN (SELECT DISTINCT {columns}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON {matches}"
         )
         nulls = " OR ".join(f"v.{quote(c)} IS NULL" for c in key.columns)
-        found = f"({alias}.hit IS NOT NULL OR {nulls})"
+        found = f"({alias}._ps_hit IS NOT NULL OR {nulls})"
         conditions.append(found)
         flags.append(f"{found} AS _ps_fk{number}")
     return (

@@ -22,9 +22,10 @@ from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
-from penstock.plan import keyed
+from penstock.plan import keyed, multiset
 from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
 from penstock.plan.plan import Plan
+from penstock.plan.storage import HIDDEN_FIELDS
 
 _NO_WATERMARK = np.iinfo(np.int64).min
 
@@ -240,7 +241,11 @@ def _expire(scope: EpochScope, block: SourceBlock, progress: SourceProgress) -> 
     gone = f'SELECT *, -1 AS "_ps_w" FROM {quote(name)}'
     current = scope.deltas.get(source.name)
     sql = f"(SELECT * FROM {current.sql} UNION ALL {gone})" if current else f"({gone})"
-    scope.deltas[source.name] = Delta(sql, True, (current.rows if current else 0) + old)
+    # A row may come and go in one epoch; joins apply deltas row by row.
+    rows = scope.temporary(f"_ps_x_{source.name}", multiset.net_sql(sql, (*relation.fields, *HIDDEN_FIELDS)))
+    scope.deltas.pop(source.name, None)
+    if rows:
+        scope.deltas[source.name] = Delta(quote(f"_ps_x_{source.name}"), True, rows)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -284,8 +289,8 @@ def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ing
     name = f"_ps_b_{source.name}"
     over = f"PARTITION BY {column_list(relation.columns, 'a')} ORDER BY a._ps_p, a._ps_o"
     balance = (
-        f"SELECT a.*, {sign} AS _ps_sign, coalesce(s.n, 0) + sum({sign}) OVER ({over}) AS _ps_balance "
-        f"FROM {ingested.relation} AS a LEFT JOIN (SELECT {columns}, count(*) AS n FROM {stored} GROUP BY ALL) AS s "
+        f"SELECT a.*, {sign} AS _ps_sign, coalesce(s._ps_n, 0) + sum({sign}) OVER ({over}) AS _ps_balance "
+        f"FROM {ingested.relation} AS a LEFT JOIN (SELECT {columns}, count(*) AS _ps_n FROM {stored} GROUP BY ALL) AS s "
         f"ON {same('s', 'a', loose)}"
     )
     lowest = (
