@@ -269,8 +269,11 @@ class Runner:
                 self._replay_journal(self.options.journal)
             else:
                 self._loop()
-            for delivery in self.deliveries.values():
+            for sink, delivery in self.deliveries.items():
                 delivery.flush()
+                self.state.delivered(sink, self.progress.epoch)
+            # A sink that cannot tell repeats would otherwise get the last epochs again after a clean stop.
+            self.state.forget_delivered()
         except BaseException as problem:
             error = problem
             raise

@@ -150,6 +150,12 @@ class DuckState:
         """The outbox up to `epoch` is dropped with the next commit."""
         self._delivered[sink] = epoch
 
+    def forget_delivered(self) -> None:
+        """Drop what was delivered from the outbox at once (at the end of a run)."""
+        for sink, epoch in self._delivered.items():
+            self._connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
+        self._delivered = {}
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def read(self, view: str) -> pa.Table:

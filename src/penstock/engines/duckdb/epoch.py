@@ -22,6 +22,7 @@ from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import changes_sql, fetch
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
 from penstock.engines.duckdb.state import journal_entry, table
+from penstock.errors import RunError
 from penstock.formats.decode import Decoder
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
@@ -216,13 +217,28 @@ class _Run:
             if node.name in presets and presets[node.name].rows:
                 self._come_back(node, presets[node.name])
             if node.name not in self.scope.deltas:
-                run_block(self.scope, node)
+                self._run(node)
             if node.name in self.scope.deltas:
                 self.touched[node.name] = time.perf_counter() - started
                 start_joins(self.scope, node.name)
         self.late = letters.record_late(self.scope)
         for view, count in self.late.items():
             self.progress.late[view] = self.progress.late.get(view, 0) + count
+
+    def _run(self, node: Node) -> None:
+        try:
+            run_block(self.scope, node)
+        except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as problem:
+            view = self.plan.owner(node.name)
+            declared = self.plan.graph.view(view)
+            raise RunError(
+                "PS-RUN-003",
+                f"view {view} failed on a row of epoch {self.given.epoch}, which was rolled back",
+                where=declared.where if declared else None,
+                expected="expressions that hold for every row",
+                got=str(problem).split("\n")[0],
+                hint="guard it in the view (TRY_CAST, nullif, CASE), or refuse such rows in the contract",
+            ) from problem
 
     def _come_back(self, node: Node, rows: Delta) -> None:
         """Late rows enter the one block that they were late for."""
