@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -83,10 +84,10 @@ KILL_POINTS = ("log.deliver", "log.append", "log.appended", "log.delivered_part"
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Stands for the end of the process: closing a sink afterwards only gives its descriptors back, as that would."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     kills=st.lists(st.tuples(st.sampled_from(KILL_POINTS), st.integers(1, 4)), max_size=6),
     sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),
@@ -103,13 +104,10 @@ def test_any_schedule_of_kills_delivers_each_epoch_once(
                 patch.setenv(failpoints.ARM_VARIABLE, f"{kill[0]}@{kill[1]}")
                 patch.setattr(failpoints, "_kill_group", _raise_killed)
             failpoints.reload()
-            try:
-                sink = sinks.open(context())
+            with contextlib.suppress(Killed), contextlib.closing(sinks.open(context())) as sink:
                 first = sink.delivered() + 1
                 for epoch in range(first, len(sizes)):
                     sink.deliver(epoch, epoch_changes(epoch, sizes[epoch]))
-            except Killed:
-                pass
         failpoints.reload()
     wanted = [row for epoch, size in enumerate(sizes) for row in expected(epoch, count=size)]
     assert sorted(sinks.read()) == sorted(wanted)

@@ -41,11 +41,15 @@ class LogSink:
         self._id = hashlib.sha256(f"{context.state_id}/{context.sink}".encode()).digest()[:16]
         self._writer = LogWriter(topic, fsync="none")
         self._done: dict[int, Fence] = {}
-        for partition in range(topic.partitions):
-            fence = self._writer.fences(partition).get(self._id)
-            if fence is not None:
-                self._done[partition] = fence
-        self._writer.flush()
+        try:
+            for partition in range(topic.partitions):
+                fence = self._writer.fences(partition).get(self._id)
+                if fence is not None:
+                    self._done[partition] = fence
+            self._writer.flush()
+        except BaseException:
+            self.close()
+            raise
         self._delivered = self._last_whole()
 
     @classmethod

@@ -6,6 +6,7 @@ A notification is only a hint that something may be there; a wait may return ear
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import select
 import struct
@@ -33,7 +34,10 @@ class FolderWatch:
         """Return when something has changed since the last wait, at the latest after `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         if self._descriptor >= 0:
-            while select.select([self._descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+            # Not select(): that fails for descriptors above 1023.
+            ready = select.poll()
+            ready.register(self._descriptor, select.POLLIN)
+            while ready.poll(math.ceil(max(deadline - time.monotonic(), 0) * 1_000)):
                 if _changed_names(self._descriptor) - self._ignored:
                     return
             return
