@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ class OracleSpec:
         return cls(sources=sources, views=tuple(_view(v) for v in raw.pop("views")), **raw)
 
 
-def _view(raw: dict[str, object]) -> ViewSpec:
-    late: list[dict[str, object]] = raw.pop("late")  # type: ignore[assignment]
-    lists = {name: tuple(raw.pop(name)) for name in ("key", "scoped")}  # type: ignore[call-overload]
-    return ViewSpec(**raw, **lists, late=tuple(LateSpec(**rule) for rule in late))  # type: ignore[arg-type]
+def _view(raw: dict[str, Any]) -> ViewSpec:
+    late = tuple(LateSpec(**rule) for rule in raw.pop("late"))
+    lists = {name: tuple(raw.pop(name)) for name in ("key", "scoped")}
+    return ViewSpec(late=late, **lists, **raw)
 
 
 @dataclass(frozen=True)

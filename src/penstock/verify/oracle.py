@@ -1,0 +1,226 @@
+"""The oracle: the user's SQL as one batch over the records as they stand in the sources (semantics P1).
+
+`python -m penstock.verify.oracle SPEC.json`, a process of its own. It imports nothing of the planner, the engines and
+the runtime (a test holds it to that): it reads every record again, judges each one in Python, applies the rules of
+tables, duplicates and lateness in Python, and runs each view's original text in a plain DuckDB.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from penstock.connectors.registry import open_source, open_versions, source_format
+from penstock.contract.schema import RowCheck
+from penstock.errors import Error, RunError, StateError
+from penstock.formats.decode import RecordDecoder
+from penstock.formats.judge_sql import Judgement
+from penstock.load import load_pipeline
+from penstock.pipeline import Graph, SourceDecl
+from penstock.url import Url
+from penstock.verify.accept import Accepted, accept, counts, quote
+from penstock.verify.records import Examined, Journaled, examine_batches, examine_source
+from penstock.verify.spec import LateSpec, OracleSpec, SourceSpec, ViewSpec
+
+_KINDS = ("reference", "table", "stream")
+ANSWER = "answer"
+
+
+def run_oracle(spec: OracleSpec) -> None:
+    """Work everything out and write it to `spec.answer`."""
+    graph = load_pipeline(spec.pipeline).graph(spec.values)
+    journal = read_journal(Path(spec.journal))
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    connection.execute(f"ATTACH '{spec.answer}' AS {ANSWER}")
+    _make_ledgers(connection)
+    told = {s.name: s for s in spec.sources}
+    accepted: dict[str, Accepted] = {}
+    for source in sorted(graph.sources, key=lambda s: _KINDS.index(s.kind)):
+        accepted[source.name] = _read(connection, source, told[source.name], journal)
+    for view in spec.views:
+        if not view.skipped:
+            _view(connection, graph, view, spec.views, accepted)
+    connection.close()
+
+
+def read_journal(path: Path) -> list[Journaled]:
+    """The epochs of the journal, as what they read."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        raw = json.loads(line)
+        ranges = {
+            name: {int(p): (int(r[0]), int(r[1])) for p, r in s["ranges"].items()} for name, s in raw["sources"].items()
+        }
+        versions = {name: s["version"] for name, s in raw["sources"].items() if s["version"] is not None}
+        found.append(Journaled(int(raw["epoch"]), int(raw["at_us"]), ranges, versions))
+    return found
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+def _read(
+    connection: duckdb.DuckDBPyConnection, source: SourceDecl, told: SourceSpec, journal: Sequence[Journaled]
+) -> Accepted:
+    url = Url.parse(told.url)
+    checks = tuple(RowCheck(name, sql) for name, sql in told.checks)
+    schema = replace(source.schema, checks=checks)
+    format = source_format(url)
+    judgement = Judgement(schema, source.kind, source.key, told.event_time, source.max_ahead)
+    decoder = RecordDecoder(judgement, "json" if format == "parquet" else format)
+    if source.kind == "reference":
+        examined = _read_version(source, url, decoder, journal)
+    else:
+        reader = open_source(url, source.name)
+        try:
+            _finish(reader)
+            examined = examine_source(source.name, reader, schema, decoder, journal)
+        finally:
+            reader.close()
+    partitions = sorted({p for entry in journal for p in entry.ranges.get(source.name, {})})
+    result = accept(connection, source, examined, event_time=told.event_time, checks=told.checks, partitions=partitions)
+    _write_ledgers(connection, source.name, examined, result)
+    return result
+
+
+def _finish(reader: object) -> None:
+    finish = getattr(reader, "finish", None)
+    if finish is not None:
+        finish()
+
+
+def _read_version(source: SourceDecl, url: Url, decoder: RecordDecoder, journal: Sequence[Journaled]) -> Examined:
+    wanted = next((e.versions[source.name] for e in reversed(journal) if source.name in e.versions), None)
+    versions = open_versions(url, source.name)
+    try:
+        version = versions.poll(None)
+    finally:
+        versions.close()
+    if version is None or version.id != wanted:
+        raise StateError(
+            "PS-STATE-008",
+            f"reference {source.name} has changed since the job read it",
+            expected=f"version {wanted}",
+            got=str(version.id if version else None),
+            hint="verify again while the reference stays as it is",
+        )
+    return examine_batches(version.batches, source.schema, decoder, journal[0].at_us)
+
+
+def _make_ledgers(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(f"CREATE SCHEMA {ANSWER}.views")
+    connection.execute(f"CREATE TABLE {ANSWER}.dead (source VARCHAR, p INTEGER, o BIGINT, rule VARCHAR)")
+    connection.execute(f"CREATE TABLE {ANSWER}.late (view VARCHAR, source VARCHAR, p INTEGER, o BIGINT)")
+    connection.execute(f"CREATE TABLE {ANSWER}.counts (source VARCHAR, what VARCHAR, n BIGINT)")
+
+
+def _write_ledgers(connection: duckdb.DuckDBPyConnection, source: str, examined: Examined, accepted: Accepted) -> None:
+    dead = [(source, p, o, rule) for (p, o), rule in accepted.dead.items()]
+    _insert(connection, "dead", dead, ("source", "p", "o", "rule"))
+    rows = [(source, what, n) for what, n in counts(examined, accepted).items()]
+    _insert(connection, "counts", rows, ("source", "what", "n"))
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[object, ...]], names: tuple[str, ...]
+) -> None:
+    columns = list(zip(*rows, strict=True))
+    if columns:
+        connection.register("_rows", pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}))
+        connection.execute(f"INSERT INTO {ANSWER}.{table} SELECT * FROM _rows")
+        connection.unregister("_rows")
+
+
+# -- views -------------------------------------------------------------------------------------------------------------
+
+
+def _view(
+    connection: duckdb.DuckDBPyConnection,
+    graph: Graph,
+    view: ViewSpec,
+    views: Sequence[ViewSpec],
+    accepted: dict[str, Accepted],
+) -> None:
+    """The view's text as one batch; where rows are late for it, over copies of its inputs without them."""
+    schema = "main"
+    if view.late:
+        schema = quote(f"_late_{view.name}")
+        connection.execute(f"CREATE SCHEMA {schema}")
+        for late in {rule.stream: rule for rule in view.late}.values():
+            source = next(s for s in graph.sources if s.name == late.stream)
+            _without_late(connection, schema, source, late, view.name, accepted[late.stream])
+        for name in view.scoped:
+            _batch(connection, schema, name, next(v.sql for v in views if v.name == name), schema)
+    _batch(connection, "main", view.name, view.sql, schema)
+    connection.execute(
+        f"CREATE TABLE {ANSWER}.views.{quote(view.name)} AS SELECT * FROM memory.main.{quote(view.name)}"
+    )
+
+
+def _batch(connection: duckdb.DuckDBPyConnection, into: str, name: str, sql: str, read: str) -> None:
+    connection.execute(f"SET search_path = '{read if read == 'main' else read + ',main'}'")
+    try:
+        connection.execute(f"CREATE TABLE memory.{into}.{quote(name)} AS {sql}")
+    except duckdb.Error as problem:
+        raise RunError(
+            "PS-RUN-003",
+            f"view {name} fails as one batch",
+            expected="a query that holds for every row",
+            got=str(problem).split("\n")[0],
+        ) from problem
+    finally:
+        connection.execute("SET search_path = 'main'")
+
+
+def _without_late(
+    connection: duckdb.DuckDBPyConnection,
+    schema: str,
+    source: SourceDecl,
+    late: LateSpec,
+    view: str,
+    accepted: Accepted,
+) -> None:
+    """A copy of the stream in `schema` without the rows whose window had closed before they came (T1)."""
+    places = quote(f"_s_{source.name}")
+    ends = connection.execute(
+        f"SELECT _ps_p, _ps_o, {late.end_of_event} FROM (SELECT *, _ps_at AS _ps_event FROM {places})"
+    )
+    found = []
+    for partition, offset, end in ends.fetchall():
+        watermark = accepted.watermarks.get((partition, offset))
+        if watermark is not None and end is not None and end <= watermark:
+            found.append((partition, offset))
+    columns = ", ".join(quote(c) for c in source.schema.names)
+    connection.register(
+        "_late_places",
+        pa.table({"p": pa.array([p for p, _ in found], pa.int32()), "o": pa.array([o for _, o in found], pa.int64())}),
+    )
+    connection.execute(
+        f"CREATE TABLE {schema}.{quote(source.name)} AS SELECT {columns} FROM {places} AS s "
+        f"ANTI JOIN _late_places AS x ON s._ps_p = x.p AND s._ps_o = x.o"
+    )
+    connection.unregister("_late_places")
+    if late.counted:
+        rows = [(view, source.name, p, o) for p, o in found]
+        _insert(connection, "late", rows, ("view", "source", "p", "o"))
+
+
+def main(arguments: list[str]) -> int:
+    """Run the oracle of the file named; an error is told as JSON on stderr."""
+    try:
+        run_oracle(OracleSpec.read(Path(arguments[0])))
+    except Error as problem:
+        sys.stderr.write(json.dumps(problem.to_dict()) + "\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
