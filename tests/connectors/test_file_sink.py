@@ -108,6 +108,7 @@ class TestAppendedCsv(SinkConformance):
     [
         "file_sink.torn@3",
         "file_sink.mark@3",
+        "file_sink.mark@1",
         *(
             pytest.param(f"{point}@3", marks=pytest.mark.slow)
             for point in (

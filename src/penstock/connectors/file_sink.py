@@ -86,7 +86,9 @@ class AppendSink:
         mark = _read_mark(self._sidecar)
         self._file = files.AppendFile(path)
         if mark is None:
+            # Written before the first epoch: without it, half of that epoch would pass for what was there before.
             mark = _Mark(context.state_id, -1, self._file.size)
+            files.write_atomic(self._sidecar, json.dumps(asdict(mark)).encode())
         if self._file.size < mark.bytes:
             self._file.close()
             raise ConnectorError(
