@@ -13,6 +13,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from penstock.errors import ConnectorError
 from penstock.url import Url as Url
 
 
@@ -139,6 +140,21 @@ class SinkContext:
     key: tuple[str, ...]
 
 
+class RowsRefused(ConnectorError):
+    """A sink refuses rows of an epoch for good, and has written nothing of it. rows: their positions in `changes`."""
+
+    def __init__(self, sink: str, rows: tuple[int, ...], reason: str) -> None:
+        self.rows = rows
+        self.reason = reason
+        super().__init__(
+            "PS-CONN-009",
+            f"sink {sink} refuses {len(rows)} rows for good",
+            expected="rows that the sink can take",
+            got=reason,
+            hint="on_error='dead' keeps such rows as dead letters and goes on",
+        )
+
+
 class Sink(Protocol):
     """Where a view's changes go. Used by one thread."""
 
@@ -152,7 +168,8 @@ class Sink(Protocol):
         """Write one epoch durably. `changes`: the view's columns, then `_op`, `_epoch`, `_seq`, `_correction`.
 
         Delivering an epoch again (same content) must leave what delivering it once leaves, unless the sink is
-        at_least_once. Raises a ConnectorError; `retryable` says whether trying again may help.
+        at_least_once. Raises a ConnectorError; `retryable` says whether trying again may help. Raises RowsRefused,
+        before anything is written, when rows can never be taken.
         """
         ...
 

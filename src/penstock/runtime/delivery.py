@@ -11,10 +11,11 @@ import random
 import threading
 import time
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
-from penstock.connectors.base import Guarantee, Sink
+from penstock.connectors.base import Guarantee, RowsRefused, Sink
 from penstock.errors import ConnectorError, Error
 from penstock.storage import failpoints
 
@@ -32,12 +33,23 @@ class _Item:
     changes: pa.Table | None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """Rows of an epoch that a sink will never take."""
+
+    epoch: int
+    rows: pa.Table
+    reason: str
+
+
 class Delivery:
     """One sink's queue and thread."""
 
-    def __init__(self, name: str, sink: Sink) -> None:
+    def __init__(self, name: str, sink: Sink, on_error: Literal["stop", "dead"] = "stop") -> None:
         self.name = name
         self.sink = sink
+        self._on_error = on_error
+        self._refused: queue.SimpleQueue[Refused] = queue.SimpleQueue()
         self.rows = 0
         self.last_epoch = -1
         self.failure: BaseException | None = None
@@ -69,6 +81,10 @@ class Delivery:
         if self.failure is not None:
             raise self.failure
 
+    def take_refused(self) -> list[Refused]:
+        """The rows that the sink refused since the last call; call it before trusting `last_epoch`."""
+        return [self._refused.get() for _ in range(self._refused.qsize())]
+
     def flush(self) -> None:
         """Wait until everything queued is delivered; raise what stopped it."""
         while self._queue.unfinished_tasks and self.failure is None:
@@ -92,11 +108,19 @@ class Delivery:
         self._queue.task_done()
 
     def _deliver(self, epoch: int, changes: pa.Table) -> None:
-        for attempt in range(RETRIES + 1):
+        attempt = -1
+        while True:
+            attempt += 1
             failpoints.hit(BEFORE_DELIVER)
             try:
                 self.sink.deliver(epoch, changes)
                 break
+            except RowsRefused as problem:
+                if self._on_error != "dead" or not problem.rows:
+                    raise
+                self._refused.put(Refused(epoch, changes.take(list(problem.rows)), problem.reason))
+                gone = set(problem.rows)
+                changes = changes.take([n for n in range(len(changes)) if n not in gone])
             except Error as problem:
                 if not problem.retryable or attempt == RETRIES:
                     raise

@@ -202,7 +202,7 @@ class Runner:
             make = self._given_sinks.get(declared.name)
             sink = make(context) if make else open_sink(self.target.sink(declared.name), context)
             self._check_key(declared.name, relation.key)
-            delivery = Delivery(declared.name, sink)
+            delivery = Delivery(declared.name, sink, declared.on_error)
             self.deliveries[declared.name] = delivery
             self._closing.append(delivery.close)
             after = sink.delivered() if sink.guarantee != Guarantee.AT_LEAST_ONCE else -1
@@ -271,6 +271,7 @@ class Runner:
                 self._loop()
             for sink, delivery in self.deliveries.items():
                 delivery.flush()
+                self._keep_refused(delivery)
                 self.state.delivered(sink, self.progress.epoch)
             # A sink that cannot tell repeats would otherwise get the last epochs again after a clean stop.
             self.state.forget_delivered()
@@ -348,10 +349,20 @@ class Runner:
         for sink, changes in result.changes.items():
             self.deliveries[sink].put(result.epoch, changes)
         for sink, delivery in self.deliveries.items():
-            if delivery.last_epoch >= 0:
-                self.state.delivered(sink, delivery.last_epoch)
+            last = delivery.last_epoch
+            self._keep_refused(delivery)
+            if last >= 0:
+                self.state.delivered(sink, last)
         self._observe(result)
         return result
+
+    def _keep_refused(self, delivery: Delivery) -> None:
+        """Rows that a sink refused become dead letters before the outbox forgets them."""
+        for refused in delivery.take_refused():
+            self.state.record_refused(delivery.name, refused.rows, refused.reason)
+            self._alert(
+                f"sink {delivery.name} refused {len(refused.rows)} rows of epoch {refused.epoch}: {refused.reason}"
+            )
 
     def _flush(self) -> None:
         """End of the streams: `final` views emit their open windows as provisional."""

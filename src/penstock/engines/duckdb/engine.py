@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.binder import DuckBinder
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
+from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -149,6 +152,21 @@ class DuckState:
     def delivered(self, sink: str, epoch: int) -> None:
         """The outbox up to `epoch` is dropped with the next commit."""
         self._delivered[sink] = epoch
+
+    def record_refused(self, sink: str, rows: pa.Table, reason: str) -> None:
+        """Keep rows that a sink will never take as dead letters of `sink:NAME`; twice is once."""
+        found = [
+            Letter(
+                -1,
+                (int(row["_epoch"]) << 32) | int(row["_seq"]),
+                None,
+                None,
+                json.dumps(row, default=str).encode(),
+                Verdict("refused_by_sink", "", "", reason),
+            )
+            for row in rows.to_pylist()
+        ]
+        letters.record_dead(self._connection, f"sink:{sink}", found, self.progress.epoch)
 
     def forget_delivered(self) -> None:
         """Drop what was delivered from the outbox at once (at the end of a run)."""
