@@ -1,4 +1,4 @@
-"""Sources, views, steps and sinks as frozen data.
+"""Declaring a pipeline: sources, views, steps and sinks.
 
 Declaring runs nothing. A `Pipeline` collects declarations and mistakes; `Pipeline.graph()` returns them as one frozen
 `Graph`, or raises all mistakes at once. SQL is bound later, by the planner, which knows the engine's types.
@@ -9,132 +9,30 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.contract.model import Contract, schema_of
 from penstock.contract.schema import ForeignKey, RowCheck, Schema
+from penstock.declaration_checks import check_columns, dangling, with_durations
 from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error, Where
+from penstock.graph import Bound as Bound
+from penstock.graph import Emit as Emit
+from penstock.graph import Graph as Graph
+from penstock.graph import Kind as Kind
+from penstock.graph import ParameterDecl as ParameterDecl
+from penstock.graph import SinkDecl as SinkDecl
+from penstock.graph import SourceDecl as SourceDecl
+from penstock.graph import StepDecl as StepDecl
+from penstock.graph import ViewDecl as ViewDecl
 
 if TYPE_CHECKING:
     from penstock.runtime.session import Session
 
-Kind = Literal["stream", "table", "reference"]
-Emit = Literal["changes", "final"]
-Bound = Literal["bounded", "unbounded"]
-
-RESERVED_COLUMNS = frozenset({"_op", "_epoch", "_seq", "_correction"})
-RESERVED_PREFIX = "_ps_"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
-
-
-@dataclass(frozen=True)
-class SourceDecl:
-    """A stream, table or reference.
-
-    event_time: a column or an SQL expression over the columns; watermark: the delay behind the largest event time;
-    key: primary key (tables, references); version: the column by which the newest row of a key wins;
-    retention: older rows (by event time) leave as deletes; unique, within: duplicates of a stream (semantics R3);
-    max_ahead: how far event time may lie after append time; idle_after: when a silent partition leaves the minimum;
-    clock: the period of a clock source, None for all others.
-    """
-
-    name: str
-    kind: Kind
-    schema: Schema
-    where: Where
-    event_time: str | None = None
-    watermark: timedelta | None = None
-    key: tuple[str, ...] = ()
-    version: str | None = None
-    retention: timedelta | None = None
-    unique: tuple[str, ...] = ()
-    within: timedelta | None = None
-    max_ahead: timedelta = timedelta(hours=1)
-    idle_after: timedelta = timedelta(seconds=30)
-    correction_horizon: timedelta = timedelta(days=1)
-    allow_empty: bool = False
-    optional: bool = False
-    transient: bool = False
-    state: Bound = "bounded"
-    clock: timedelta | None = None
-
-
-@dataclass(frozen=True)
-class ViewDecl:
-    """A named query. sql: the user's own text. where: the place of the text's first character."""
-
-    name: str
-    sql: str
-    where: Where
-    emit: Emit = "changes"
-    key: tuple[str, ...] = ()
-    state: Bound = "bounded"
-    strategy: Literal["auto", "refresh"] = "auto"
-
-
-@dataclass(frozen=True)
-class StepDecl:
-    """A pure state machine per key with timers (semantics B1); `function` is loaded, never run, at declaration."""
-
-    name: str
-    input: str
-    key: tuple[str, ...]
-    state: type[Any]
-    output: Schema
-    function: Callable[..., Any]
-    where: Where
-    time: str | None = None
-
-
-@dataclass(frozen=True)
-class SinkDecl:
-    """Where a view's changes go; on_error: `stop`, or `dead` to keep rows that the sink refuses as dead letters."""
-
-    name: str
-    view: str
-    where: Where
-    on_error: Literal["stop", "dead"] = "stop"
-
-
-@dataclass(frozen=True)
-class ParameterDecl:
-    """A value that `--set NAME=VALUE` can change; SQL names it `$NAME`. type: `int`, `str`, `decimal`, `interval`."""
-
-    name: str
-    type: Literal["int", "str", "decimal", "interval"]
-    default: str
-    where: Where
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A whole pipeline, checked for names and references, frozen."""
-
-    name: str
-    sources: tuple[SourceDecl, ...]
-    views: tuple[ViewDecl, ...]
-    steps: tuple[StepDecl, ...]
-    sinks: tuple[SinkDecl, ...]
-    parameters: tuple[ParameterDecl, ...] = ()
-    values: Mapping[str, str] = field(default_factory=dict)
-    where: Where = field(default_factory=Where)
-
-    def source(self, name: str) -> SourceDecl | None:
-        return next((s for s in self.sources if s.name == name), None)
-
-    def view(self, name: str) -> ViewDecl | None:
-        return next((v for v in self.views if v.name == name), None)
-
-    def step(self, name: str) -> StepDecl | None:
-        return next((s for s in self.steps if s.name == name), None)
-
-    def sink(self, name: str) -> SinkDecl | None:
-        return next((s for s in self.sinks if s.name == name), None)
 
 
 def _caller() -> Where:
@@ -403,7 +301,7 @@ class Pipeline:
         Raises:
             DeclarationErrors: all mistakes that can be seen without an engine, in the order of the file.
         """
-        errors = [*self._errors, *self._dangling()]
+        errors = [*self._errors, *dangling(self._sources, self._views, self._steps, self._sinks)]
         known = {parameter.name for parameter in self._parameters}
         for name in values or {}:
             if name not in known:
@@ -421,7 +319,7 @@ class Pipeline:
         resolved = {p.name: p.default for p in self._parameters} | dict(values or {})
         return Graph(
             self.name,
-            tuple(self._resolve_durations(source, resolved) for source in self._sources),
+            tuple(with_durations(source, resolved) for source in self._sources),
             tuple(self._views),
             tuple(self._steps),
             tuple(self._sinks),
@@ -486,66 +384,9 @@ class Pipeline:
                 self._wrong(
                     "PS-DECL-005", f"{kind} {name}: {option}", where, "a duration such as '5 seconds'", str(problem)
                 )
-        self._check_columns(name, kind, schema, where, options, spans)
+        self._errors += check_columns(name, kind, schema, where, options, spans)
         if self._new_name(name, where):
             self._sources.append(SourceDecl(name=name, kind=kind, schema=schema, where=where, **spans, **options))
-
-    def _check_columns(
-        self, name: str, kind: Kind, schema: Schema, where: Where, options: Mapping[str, Any], spans: Mapping[str, Any]
-    ) -> None:
-        seen: set[str] = set()
-        for column in schema.names:
-            lowered = column.lower()
-            if lowered in RESERVED_COLUMNS or lowered.startswith(RESERVED_PREFIX):
-                self._wrong(
-                    "PS-DECL-001",
-                    f"{kind} {name}: column {column} is reserved",
-                    where,
-                    "a name other than _op, _epoch, _seq, _correction and not starting with _ps_",
-                    column,
-                )
-            if lowered in seen:
-                self._wrong(
-                    "PS-DECL-001",
-                    f"{kind} {name}: two columns differ only in case",
-                    where,
-                    "column names that differ in more than case",
-                    column,
-                )
-            seen.add(lowered)
-        for option in ("key", "unique"):
-            for column in options.get(option, ()):
-                if schema.column(column) is None:
-                    self._unknown_column(name, kind, schema, where, option, column)
-        version = options.get("version")
-        if version and schema.column(version) is None:
-            self._unknown_column(name, kind, schema, where, "version", version)
-        if version and not options.get("key"):
-            self._wrong("PS-DECL-005", f"{kind} {name}: version without key", where, "a key", "no key")
-        if bool(options.get("unique")) != bool(spans.get("within")):
-            self._wrong(
-                "PS-DECL-005",
-                f"{kind} {name}: unique and within go together",
-                where,
-                "both",
-                "only one",
-                "unique=('id',), within='1 hour' keeps the state of duplicates bounded",
-            )
-        if (spans.get("watermark") or spans.get("within") or spans.get("retention")) and not options.get("event_time"):
-            self._wrong(
-                "PS-DECL-005",
-                f"{kind} {name}: watermark, within and retention need event_time",
-                where,
-                "event_time",
-                "none",
-            )
-        for key in schema.foreign_keys:
-            for column in key.columns:
-                if schema.column(column) is None:
-                    self._unknown_column(name, kind, schema, where, "references", column)
-
-    def _unknown_column(self, name: str, kind: Kind, schema: Schema, where: Where, option: str, column: str) -> None:
-        self._wrong("PS-DECL-003", f"{kind} {name}: {option} names no column", where, ", ".join(schema.names), column)
 
     def _foreign_keys(self, references: Mapping[str, str], where: Where) -> list[ForeignKey]:
         keys = []
@@ -578,58 +419,6 @@ class Pipeline:
                 )
                 return False
         return True
-
-    def _dangling(self) -> list[Error]:
-        errors: list[Error] = []
-        relations = {s.name for s in self._sources} | {v.name for v in self._views} | {s.name for s in self._steps}
-        references = {s.name for s in self._sources if s.kind == "reference"}
-        by_name = {s.name: s for s in self._sources}
-
-        def missing(what: str, where: Where, expected: set[str], got: str) -> None:
-            errors.append(
-                DeclarationError(
-                    "PS-DECL-003",
-                    f"{what} is not declared",
-                    where=where,
-                    expected=", ".join(sorted(expected)) or "a declaration of it",
-                    got=got,
-                )
-            )
-
-        for sink in self._sinks:
-            if sink.view not in relations:
-                missing(f"the view of sink {sink.name}", sink.where, relations, sink.view)
-        for step in self._steps:
-            if step.input not in relations:
-                missing(f"the input of step {step.name}", step.where, relations, step.input)
-        for source in self._sources:
-            for key in source.schema.foreign_keys:
-                if key.reference not in references:
-                    missing(f"the reference of {source.name}", source.where, references, key.reference)
-                    continue
-                for column in key.reference_columns:
-                    schema = by_name[key.reference].schema
-                    if schema.column(column) is None:
-                        missing(f"a column of {key.reference}", source.where, set(schema.names), column)
-        return errors
-
-    def _resolve_durations(self, source: SourceDecl, values: Mapping[str, str]) -> SourceDecl:
-        changes: dict[str, Any] = {}
-        for option in ("watermark", "within", "retention", "max_ahead", "idle_after", "correction_horizon", "clock"):
-            value: Any = getattr(source, option)
-            if isinstance(value, str):
-                name = value[1:]
-                try:
-                    changes[option] = parse_duration(values[name])
-                except (KeyError, ValueError) as problem:
-                    raise DeclarationError(
-                        "PS-DECL-015",
-                        f"{source.kind} {source.name}: {option} = {value}",
-                        where=source.where,
-                        expected="a declared parameter that holds a duration",
-                        got=str(problem),
-                    ) from None
-        return replace(source, **changes) if changes else source
 
     def _wrong(self, code: str, message: str, where: Where, expected: str, got: str, hint: str = "") -> None:
         self._errors.append(DeclarationError(code, message, where=where, expected=expected, got=got, hint=hint))

@@ -11,14 +11,9 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
 from pathlib import Path
-from typing import Protocol
 
-import pyarrow as pa
-
-from penstock.connectors.base import Batch, Guarantee, Sink, SinkContext, Source, VersionSource
+from penstock.connectors.base import Guarantee, Sink, SinkContext, Source, VersionSource
 from penstock.connectors.registry import open_sink, open_source, open_versions, source_format
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
@@ -27,77 +22,19 @@ from penstock.pipeline import Graph
 from penstock.plan.plan import Plan
 from penstock.runtime.delivery import Delivery
 from penstock.runtime.feed import Feed, ReferenceFeed, ReferenceUnreadable
-from penstock.runtime.journal import JournalEntry, read_journal
+from penstock.runtime.journal import read_journal
 from penstock.runtime.lock import StateLock
 from penstock.runtime.mark import HighWaterMark
+from penstock.runtime.recorded import recorded_input, stamped
+from penstock.runtime.watching import Control as Control
+from penstock.runtime.watching import Observer as Observer
+from penstock.runtime.watching import RunOptions as RunOptions
+from penstock.runtime.watching import Snapshot as Snapshot
+from penstock.runtime.watching import Until as Until
 from penstock.settings import Target
 
 MAINTAIN_EVERY_S = 30.0
 IDLE_STOP_S = 1.0
-
-
-class Until(Enum):
-    """When a run ends by itself."""
-
-    STOPPED = "stopped"
-    DRAINED = "drained"
-    IDLE = "idle"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How long to run, and how large an epoch may be.
-
-    flush: close windows at the end (T4). for_s: stop after so many seconds. max_rows, max_bytes: of one epoch.
-    journal: replay exactly these epochs, then stop.
-    """
-
-    until: Until = Until.STOPPED
-    flush: bool = True
-    for_s: float | None = None
-    max_rows: int = 250_000
-    max_bytes: int = 256 << 20
-    journal: Path | None = None
-    threads: int | None = None
-    memory_limit: str | None = None
-
-
-@dataclass
-class Snapshot:
-    """What a person wants to see of a running job."""
-
-    epoch: int = -1
-    rows: int = 0
-    rows_per_s: float = 0.0
-    lag: int = 0
-    watermark_us: int | None = None
-    dead: int = 0
-    late: int = 0
-    waiting: int = 0
-    started_at: float = field(default_factory=time.time)
-    alerts: list[str] = field(default_factory=list)
-
-
-class Observer(Protocol):
-    """Who is told of every epoch (metrics, logs, the live line). Called in the loop's thread: be quick."""
-
-    def started(self, runner: Runner) -> None: ...
-
-    def epoch(self, runner: Runner, result: EpochResult) -> None: ...
-
-    def alert(self, runner: Runner, message: str) -> None: ...
-
-    def stopped(self, runner: Runner, error: BaseException | None) -> None: ...
-
-
-class Control(Protocol):
-    """Requests of other processes, served between epochs."""
-
-    def serve(self, runner: Runner) -> bool:
-        """Do what was asked for since the last call; whether anything was."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class Runner:
@@ -266,7 +203,7 @@ class Runner:
         gc.freeze()
         try:
             if self.options.journal is not None:
-                self._replay_journal(self.options.journal)
+                self._replay(self.options.journal)
             else:
                 self._loop()
             for sink, delivery in self.deliveries.items():
@@ -306,6 +243,17 @@ class Runner:
             self._wait()
         if not self.stopping and self.options.until is not Until.STOPPED and self.options.flush:
             self._flush()
+
+    def _replay(self, journal: Path) -> None:
+        """Run exactly the recorded epochs (semantics E1)."""
+        for entry in read_journal(journal, self.plan):
+            if self.stopping:
+                return
+            if entry.epoch <= self.progress.epoch:
+                continue
+            if entry.requests:
+                self.state.restore_requests(entry.requests)
+            self._commit(recorded_input(entry, self.progress, self.feeds, self.references))
 
     def _drain_marks(self) -> dict[str, dict[int, int]]:
         for feed in self.feeds:
@@ -453,66 +401,6 @@ class Runner:
         del self.snapshot.alerts[:-100]
         for observer in self.observers:
             observer.alert(self, message)
-
-    # -- replay of a journal -------------------------------------------------------------------------------------------
-
-    def _replay_journal(self, path: Path) -> None:
-        """Run exactly the recorded epochs (semantics E1)."""
-        for entry in read_journal(path, self.plan):
-            if self.stopping:
-                return
-            if entry.epoch <= self.progress.epoch:
-                continue
-            self._commit(self._recorded(entry))
-
-    def _recorded(self, entry: JournalEntry) -> EpochInput:
-        sources: dict[str, SourceInput] = {}
-        for feed in self.feeds:
-            name = feed.declared.name
-            feed.next_offsets = {p: start for p, (start, _) in entry.ranges.get(name, {}).items()}
-            upto = {p: end for p, (_, end) in entry.ranges.get(name, {}).items()}
-            given = feed.read_exactly(upto)
-            sources[name] = SourceInput(given.batches, entry.ranges.get(name, {}), advance_us=entry.advance.get(name))
-        for reference in self.references:
-            name = reference.declared.name
-            wanted = entry.versions.get(name)
-            if wanted is not None and wanted != self.progress.sources[name].version:
-                given_version = reference.poll(now=True)
-                if given_version is None or given_version.version != wanted:
-                    raise StateError(
-                        "PS-STATE-008",
-                        f"the journal needs a version of {name} that is gone",
-                        expected=f"version {wanted} in epoch {entry.epoch}",
-                        got=str(given_version.version if given_version else self.progress.sources[name].version),
-                        hint="put the reference back as it was",
-                    )
-                sources[name] = given_version
-        if entry.requests:
-            self.state.restore_requests(entry.requests)
-        return EpochInput(
-            entry.epoch,
-            sources,
-            entry.idle,
-            flush=entry.flush,
-            replay_to=None if entry.correction else self.progress.replay_offset,
-            at_us=entry.at_us,
-        )
-
-
-def stamped(given: EpochInput) -> EpochInput:
-    """Records of sources without append times get the time at which they were first read, as journaled (R3)."""
-    if all(b.times is not None for s in given.sources.values() for b in s.batches):
-        return given
-    sources = {
-        name: replace(s, batches=tuple(b if b.times is not None else _with_time(b, given.at_us) for b in s.batches))
-        for name, s in given.sources.items()
-    }
-    return replace(given, sources=sources)
-
-
-def _with_time(batch: Batch, at_us: int) -> Batch:
-    times = pa.repeat(pa.scalar(at_us, pa.timestamp("us")), batch.rows)
-    return replace(batch, times=pa.chunked_array([times]))
 
 
 def _now_us() -> int:
