@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cache
+from typing import Literal
 
 import pyarrow as pa
 
@@ -14,18 +16,23 @@ from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.pipeline import Graph
 from penstock.plan.plan import Plan
 from penstock.runtime.session import Session
-from tests.law.oracle import Oracle, Values, difference
+from tests.law.oracle import WINDOWS, Oracle, Values, difference
 from tests.law.world import CONTRACTS, Event, World, declare, give
 
 
 @dataclass(frozen=True)
 class View:
-    """One view of a case. window: the name in `oracle.WINDOWS` where it is a windowed group over a stream."""
+    """One view of a case.
+
+    window: the name in `oracle.WINDOWS` where it is a windowed group over a stream; a final one has the window's start
+    as its first column.
+    """
 
     name: str
     sql: str
     window: str = ""
     key: tuple[str, ...] = ()
+    final: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,8 @@ def compiled(case: Case) -> tuple[Graph, Plan]:
     pipeline = ps.Pipeline("law")
     declare(pipeline, case.sources)
     for view in case.views:
-        pipeline.view(view.name, view.sql, key=view.key, strategy="refresh" if case.pinned else "auto")
+        strategy: Literal["refresh", "auto"] = "refresh" if case.pinned else "auto"
+        pipeline.view(view.name, view.sql, key=view.key, strategy=strategy, emit="final" if view.final else "changes")
     graph = pipeline.graph()
     return graph, compile_for_duckdb(graph, in_memory=True)
 
@@ -72,14 +80,15 @@ class Fold:
     rows: Counter[str] = field(default_factory=Counter)
     values: dict[str, Values] = field(default_factory=dict)
 
-    def apply(self, changes: pa.Table, epoch: int, key: tuple[str, ...]) -> None:
+    def apply(self, changes: pa.Table, epoch: int, key: tuple[str, ...], *, correction: bool = False) -> None:
         records = rows_of(changes)
         columns = changes.column_names[:-4]
         per_key: Counter[Values] = Counter()
         removed: Counter[str] = Counter()
         added: Counter[str] = Counter()
         for number, record in enumerate(records):
-            row, (op, of_epoch, seq, _) = record[:-4], record[-4:]
+            row, (op, of_epoch, seq, corrects) = record[:-4], record[-4:]
+            assert corrects == correction
             assert seq == number, f"_seq {seq} at place {number}"
             assert of_epoch == epoch
             assert op in ("+I", "-U", "+U", "-D")
@@ -115,34 +124,97 @@ class Fold:
         return [self.values[name] for name, count in self.rows.items() for _ in range(count)]
 
 
-def check(case: Case, epochs: list[list[Event]]) -> None:
-    """Run the epochs and hold the law after each of them."""
-    world, folds = World(), {view.name: Fold() for view in case.views}
-    oracle = Oracle(case.sources)
-    try:
-        with open_case(case) as session:
-            for events in epochs:
-                give(session, events)
-                world.take(events)
-                epoch = session.commit()
-                hold(case, session, world, oracle, folds, epoch)
-    finally:
-        oracle.close()
+@dataclass
+class Frozen:
+    """What a final view must show: rows frozen when their window closed, and provisional ones of the last flush."""
+
+    length: timedelta
+    closed: list[Values] = field(default_factory=list)
+    provisional: list[Values] = field(default_factory=list)
+
+    def _end(self, row: Values) -> datetime:
+        assert isinstance(row[0], datetime)
+        return row[0] + self.length
+
+    def move(self, batch: list[Values], before: datetime | None, after: datetime | None, *, flush: bool) -> list[Values]:
+        if after is not None:
+            passed = [r for r in batch if self._end(r) <= after and (before is None or self._end(r) > before)]
+            self.closed += passed
+            self.provisional = [r for r in self.provisional if self._end(r) > after]
+        if flush:
+            self.provisional = [r for r in batch if after is None or self._end(r) > after]
+        return [*self.closed, *self.provisional]
+
+    def correct(self, batch: list[Values], at: datetime | None) -> list[Values]:
+        """Late rows were applied: over streams alone, closed windows are as if the rows had not been late."""
+        self.closed = [r for r in batch if at is not None and self._end(r) <= at]
+        return [*self.closed, *self.provisional]
 
 
-def hold(
-    case: Case, session: Session, world: World, oracle: Oracle, folds: dict[str, Fold], epoch: int, *, applied: bool = False
-) -> None:
-    """The law at one epoch."""
-    oracle.load(world, applied)
-    _, plan = compiled(case)
-    for view in case.views:
-        expected = oracle.view(view.name, view.sql, view.window)
-        planned = plan.view(view.name)
+class Checker:
+    """Holds one session of a case against the batch, epoch by epoch."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.world = World()
+        self.oracle = Oracle(case.sources)
+        self.plan = compiled(case)[1]
+        self.folds = {view.name: Fold() for view in case.views}
+        self.frozen = {view.name: Frozen(WINDOWS[view.window]) for view in case.views if view.final}
+
+    def run(self, session: Session, history: list[list[Event]]) -> None:
+        for events in history:
+            before = self.world.watermark("s")
+            give(session, events)
+            self.world.take(events)
+            flush = any(e.what == "flush" for e in events)
+            epoch = session.commit(flush=flush)
+            self.hold(session, epoch, before, flush=flush)
+            if any(e.what == "apply" for e in events):
+                self.correct(session, epoch)
+
+    def correct(self, session: Session, epoch: int) -> None:
+        asked = session.apply_late("s")
+        if asked:
+            self.world.apply_late("s")
+            assert session.progress.epoch == epoch + 1
+            self.hold(session, epoch + 1, self.world.watermark("s"), correction=True)
+        assert session.apply_late("s") == 0, "late rows were applied twice"
+
+    def hold(
+        self, session: Session, epoch: int, before: datetime | None, *, flush: bool = False, correction: bool = False
+    ) -> None:
+        """The law at one epoch."""
+        self.oracle.load(self.world)
+        after = self.world.watermark("s")
+        for view in self.case.views:
+            if view.final:
+                batch = self.oracle.view(view.name, view.sql, view.window)
+                frozen = self.frozen[view.name]
+                expected = frozen.correct(batch, after) if correction else frozen.move(batch, before, after, flush=flush)
+                self.oracle.put(view.name, view.sql, expected)
+            else:
+                expected = self.oracle.view(view.name, view.sql, view.window)
+            self._compare(session, view, epoch, expected, correction=correction)
+
+    def _compare(self, session: Session, view: View, epoch: int, expected: list[Values], *, correction: bool) -> None:
+        planned = self.plan.view(view.name)
         assert planned is not None
         got = rows_of(session.read(view.name))
         wrong = difference(got, expected)
         assert not wrong, f"epoch {epoch}, read({view.name}): {wrong}"
-        folds[view.name].apply(session.changes(view.name, epoch), epoch, planned.key)
-        wrong = difference(folds[view.name].content(), got)
+        changes = session.changes(view.name, epoch)
+        self.folds[view.name].apply(changes, epoch, planned.key, correction=correction)
+        wrong = difference(self.folds[view.name].content(), got)
         assert not wrong, f"epoch {epoch}, changes({view.name}): {wrong}"
+
+
+def check(case: Case, history: list[list[Event]]) -> Checker:
+    """Run the epochs and hold the law after each of them."""
+    checker = Checker(case)
+    try:
+        with open_case(case) as session:
+            checker.run(session, history)
+    finally:
+        checker.oracle.close()
+    return checker

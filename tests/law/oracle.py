@@ -29,19 +29,20 @@ class Oracle:
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         self._sources = sorted(sources)
+        self._made: dict[str, set[str]] = {"TABLE": set(), "VIEW": set()}
         for name in self._sources:
             columns = ", ".join(f'"{c}" {t}' for c, t in zip(COLUMNS[name], TYPES[name], strict=True))
             late = ", _late_for VARCHAR[]" if name in ("s", "s2") else ""
             self._connection.execute(f'CREATE TABLE "all_{name}" ({columns}{late})')
 
-    def load(self, world: World, applied: bool = False) -> None:
-        """Replace the sources' rows by the model's. applied: late rows were applied as corrections."""
+    def load(self, world: World) -> None:
+        """Replace the sources' rows by the model's."""
         for name in self._sources:
             self._connection.execute(f'DELETE FROM "all_{name}"')
             if name in ("s", "s2"):
                 rows = [
-                    (*(row[c] for c in COLUMNS[name]), [] if applied else _late_for(row["at"], before))
-                    for row, before in world.streams[name]
+                    (*(row[c] for c in COLUMNS[name]), [] if (name, number) in world.applied else late_for(row["at"], before))
+                    for number, (row, before) in enumerate(world.streams[name])
                 ]
             else:
                 rows = [tuple(row[c] for c in COLUMNS[name]) for row in world.content(name)]
@@ -54,12 +55,20 @@ class Oracle:
         self._use(window)
         # DuckDB takes a bare `at` for the start of AT (VERSION => ...).
         sql = re.sub(r"\bat\b", '"at"', sql)
-        self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS {sql}')
+        # A view over streams stays a view: what reads it through a window must not see that window's late rows.
+        for kind in ("TABLE", "VIEW"):
+            if name in self._made[kind]:
+                self._connection.execute(f'DROP {kind} "{name}"')
+                self._made[kind].discard(name)
+        kind = "TABLE" if window else "VIEW"
+        self._made[kind].add(name)
+        self._connection.execute(f'CREATE {kind} "{name}" AS {sql}')
         return self._connection.execute(f'SELECT * FROM "{name}"').fetchall()
 
     def put(self, name: str, sql: str, rows: list[Values]) -> None:
         """Give a view these rows (a final view holds what was frozen) with the columns of `sql`."""
         self._use("")
+        sql = re.sub(r"\bat\b", '"at"', sql)
         self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM ({sql}) LIMIT 0')
         if rows:
             marks = ", ".join("?" * len(rows[0]))
@@ -75,7 +84,7 @@ class Oracle:
         self._connection.close()
 
 
-def _late_for(at: object, before: datetime | None) -> list[str]:
+def late_for(at: object, before: datetime | None) -> list[str]:
     assert isinstance(at, datetime)
     return [name for name, length in WINDOWS.items() if before is not None and window_end(at, length) <= before]
 

@@ -85,11 +85,16 @@ def declare(pipeline: ps.Pipeline, names: set[str], **stream_options: object) ->
 
 @dataclass(frozen=True)
 class Event:
-    """One thing done to a source: `insert`, `delete` (one row) or `replace` (all rows)."""
+    """One thing done to a source.
+
+    `insert`, `delete` (one row), `replace` (all rows), `advance` (the watermark, after the rows, to `at`), `flush` (the
+    epoch ends the streams), `apply` (late rows, in an epoch of its own after this one).
+    """
 
     source: str
     what: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = ()
+    at: datetime = START
 
 
 small = st.one_of(st.none(), st.integers(0, 2))
@@ -129,12 +134,17 @@ def _event(source: str, epoch: int) -> st.SearchStrategy[Event]:
     return st.one_of(inserted, inserted, row.map(lambda r: Event(source, "delete", (r,))))
 
 
-def epochs(sources: set[str], *, most: int = 4) -> st.SearchStrategy[list[list[Event]]]:
-    """Some epochs of events, each with a few events on the sources."""
+def epochs(sources: set[str], *, most: int = 4, also: tuple[str, ...] = ()) -> st.SearchStrategy[list[list[Event]]]:
+    """Some epochs of events, each with a few events on the sources. also: what else may happen to stream `s`."""
     names = sorted(sources)
 
     def one(epoch: int) -> st.SearchStrategy[list[Event]]:
-        return st.lists(st.one_of([_event(name, epoch) for name in names]), max_size=7)
+        rows = st.lists(st.one_of([_event(name, epoch) for name in names]), max_size=7)
+        if not also:
+            return rows
+        at = st.integers(-15, 20).map(lambda n: START + timedelta(seconds=60 + epoch * 7 + n))
+        extra = st.builds(Event, st.just("s"), st.sampled_from(also), st.just(()), at)
+        return st.tuples(rows, st.lists(extra, max_size=2)).map(lambda both: [*both[0], *both[1]])
 
     return st.integers(1, most).flatmap(lambda n: st.tuples(*[one(e) for e in range(n)]).map(list))
 
@@ -148,8 +158,12 @@ def give(session: ps.Session, events: list[Event]) -> None:
                 session.insert(event.source, rows)
             case "delete":
                 session.delete(event.source, rows)
-            case _:
+            case "replace":
                 session.replace(event.source, rows)
+            case "advance":
+                session.advance(event.source, event.at)
+            case _:
+                pass
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
@@ -157,7 +171,10 @@ def give(session: ps.Session, events: list[Event]) -> None:
 
 @dataclass
 class World:
-    """All that was accepted. streams: rows with the watermark before each (None: there was none yet)."""
+    """All that was accepted.
+
+    streams: rows with the watermark before each (None: there was none yet); applied: late rows that are late no more.
+    """
 
     streams: dict[str, list[tuple[Row, datetime | None]]] = field(default_factory=lambda: {"s": [], "s2": []})
     largest: dict[str, datetime] = field(default_factory=dict)
@@ -166,6 +183,7 @@ class World:
     multiset: list[Row] = field(default_factory=list)
     reference: list[Row] = field(default_factory=list)
     void_deletes: int = 0
+    applied: set[tuple[str, int]] = field(default_factory=set)
 
     def watermark(self, stream: str) -> datetime | None:
         marks = [self.largest[stream] - DELAY[stream]] if stream in self.largest else []
@@ -178,6 +196,12 @@ class World:
                 self._take_row(event, row)
             if event.what == "replace":
                 self.reference = list(event.rows)
+        # The last one given for a stream is the one in force.
+        for stream, at in {e.source: e.at for e in events if e.what == "advance"}.items():
+            self.floor[stream] = max(self.floor.get(stream, at), at)
+
+    def apply_late(self, stream: str) -> None:
+        self.applied |= {(stream, number) for number in range(len(self.streams[stream]))}
 
     def _take_row(self, event: Event, row: Row) -> None:
         if event.source in self.streams:

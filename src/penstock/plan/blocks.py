@@ -182,10 +182,14 @@ class GroupedBlock:
 
 @dataclass(frozen=True)
 class FinalBlock:
-    """`emit = 'final'` over a windowed group: each row once, when the watermark passes its window's end."""
+    """`emit = 'final'` over a windowed group: each row once, when the watermark passes its window's end.
+
+    keys: the group's hidden key columns.
+    """
 
     relation: Relation
     input: str
+    keys: tuple[Field, ...]
     window: Window
     horizon_seconds: float
 

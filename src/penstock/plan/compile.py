@@ -1,6 +1,7 @@
 """A graph to a plan: order the views, bind each, take it apart into blocks, decide what is stored, check the bounds.
 
 All mistakes of all views are collected and raised at once. A view that depends on a broken one is skipped, not blamed.
+Blocks inside a view are named `view$part`, which no declared name can be.
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ def _add_view(compiler: _Compiler, query: Query) -> None:
     tree, notes = _definite(compiler, query, fields)
     oracle = tree.sql(DIALECT) if notes else query.text
     before = set(compiler.blocks)
-    inner = f"{view.name}__changes" if view.emit == "final" else view.name
+    inner = f"{view.name}$changes" if view.emit == "final" else view.name
     try:
         if view.strategy == "refresh":
             raise Opaque("pinned by the declaration")
@@ -360,7 +361,7 @@ def _hoist(compiler: _Compiler, tree: exp.Query, name: str) -> exp.Query:
             raise Opaque("CTEs that hide other names")
         tree.set("with_", None)
         for cte in with_.expressions:
-            block = _inner(compiler, cte.this, f"{name}__{cte.alias}", cte.args["alias"])
+            block = _inner(compiler, cte.this, f"{name}$cte_{cte.alias}", cte.args["alias"])
             _rename(tree, cte.alias, block.name)
             for other in with_.expressions:
                 _rename(other.this, cte.alias, block.name)
@@ -368,7 +369,7 @@ def _hoist(compiler: _Compiler, tree: exp.Query, name: str) -> exp.Query:
         for number, subquery in enumerate(_from_subqueries(tree), 1):
             if not subquery.alias:
                 raise Opaque("a subquery without a name")
-            block = _inner(compiler, subquery.this, f"{name}__{subquery.alias}_{number}", subquery.args["alias"])
+            block = _inner(compiler, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])
             subquery.replace(exp.Table(this=exp.to_identifier(block.name, quoted=True), alias=subquery.args["alias"]))
     return tree
 
@@ -417,9 +418,9 @@ def _union(compiler: _Compiler, tree: exp.Union, name: str, fields: tuple[Field,
         if len({o.name.lower() for o in own}) != len(own):
             raise Opaque("a UNION branch with two columns of one name")
         qualified = qualify(renamed, dialect=DIALECT, schema=_schema(compiler), validate_qualify_columns=False)
-        parts.append(_compile_query(compiler, qualified, f"{name}__branch_{number}", fields))
+        parts.append(_compile_query(compiler, qualified, f"{name}$branch_{number}", fields))
     distinct = bool(tree.args.get("distinct"))
-    all_name = f"{name}__all" if distinct else name
+    all_name = f"{name}$all" if distinct else name
     relation = Relation(
         all_name,
         fields,
@@ -481,7 +482,7 @@ def _final(compiler: _Compiler, view: ViewDecl, relation: Relation) -> Relation:
             (s.correction_horizon.total_seconds() for s in compiler.graph.sources if s.name in block.window.streams),
             default=0.0,
         )
-        _add(compiler, FinalBlock(final, relation.name, block.window, horizon))
+        _add(compiler, FinalBlock(final, relation.name, block.keys, block.window, horizon))
         return final
     raise DeclarationError(
         "PS-DECL-012",

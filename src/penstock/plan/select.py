@@ -66,7 +66,7 @@ def compile_select(
     if grouping is None and not has_aggregates:
         if distinct is None:
             return Selected((_flat(name, fields, projections, sources, conditions, relations),))
-        inner = f"{name}__rows"
+        inner = f"{name}$rows"
         flat = _flat(inner, fields, projections, sources, conditions, relations)
         return Selected((flat, _distinct(name, fields, flat)))
     if distinct is not None:
@@ -320,7 +320,7 @@ def _grouped(
     for expression in [*projections, *_having(select)]:
         for call in _aggregates(expression, names):
             calls.setdefault(call.sql(DIALECT), call)
-    inner = f"{name}__rows"
+    inner = f"{name}$rows"
     columns: list[tuple[str, exp.Expr]] = [(f"_ps_k{n}", key) for n, key in enumerate(keys)]
     calls_list = list(calls.values())
     shapes = [_shape(call) for call in calls_list]

@@ -27,6 +27,7 @@ from penstock.plan.blocks import (
     Strategy,
     UnionBlock,
 )
+from penstock.plan import final
 from penstock.plan.plan import ViewPlan
 
 HIDDEN_FIELDS = (Field("_ps_p", "INTEGER", False), Field("_ps_o", "BIGINT", False), Field("_ps_wm", "TIMESTAMP"))
@@ -179,7 +180,7 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
             columns = (*block.keys, *relation.fields)
             return (StateTable(f"t_{name}", columns, tuple(k.name for k in block.keys), _group_bound(block)),)
         case FinalBlock():
-            columns = (*relation.fields, Field("_ps_end", "TIMESTAMP"), Field("_ps_open", "BOOLEAN", False))
+            columns = (*final.fields(block), Field("_ps_open", "BOOLEAN", False))
             bound = Bound(
                 "watermark", f"{', '.join(block.window.streams)}, kept {block.horizon_seconds:g} s after close"
             )

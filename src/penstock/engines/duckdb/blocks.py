@@ -70,6 +70,7 @@ class EpochScope:
     started: dict[str, int] = field(default_factory=dict)
     forced: set[str] = field(default_factory=set)
     guarded: frozenset[str] = frozenset()
+    correction: bool = False
 
     def temporary(self, name: str, sql: str) -> int:
         """Create (or replace) a temporary table; the number of its rows."""
@@ -279,10 +280,13 @@ def _run_final(scope: EpochScope, block: FinalBlock) -> None:
         upto = None if scope.flush else from_us(after)
         closing = f"_ps_c_{relation.name}"
         scope.temporary(closing, final.rows_sql(block, keyed, floor, upto))
-        parts.append(final.delta_sql(block, quote(closing), stored, floor, upto))
+        parts.append(final.delta_sql(block, quote(closing), f"({final.emitted_sql(stored, floor, upto)})"))
     group = scope.keyed.get(block.input)
-    if group is not None and before is not None:
-        parts.append(final.correction_sql(block, group.sql, from_us(before)))
+    if scope.correction and group is not None and before is not None:
+        groups = f"_ps_a_{relation.name}"
+        scope.temporary(groups, final.corrected_keys_sql(block, group.sql, from_us(before)))
+        rows_now = f"({final.corrected_rows_sql(block, keyed, quote(groups))})"
+        parts.append(final.delta_sql(block, rows_now, f"({final.of_groups_sql(block, stored, quote(groups))})"))
     if not parts:
         return
     name = _delta_name(relation)
@@ -297,7 +301,7 @@ def _run_final(scope: EpochScope, block: FinalBlock) -> None:
 
 
 def _apply_final(scope: EpochScope, block: FinalBlock, delta: str, stored: str, closed: str) -> None:
-    fields = (*block.relation.fields, Field("_ps_end", "TIMESTAMP"))
+    fields = final.fields(block)
     scope.connection.execute(multiset.delete_sql(stored, delta, fields))
     columns = column_list([f.name for f in fields])
     scope.connection.execute(

@@ -152,6 +152,7 @@ class _Run:
             frozenset(),
             contents=contents,
             guarded=guarded,
+            correction=self.correction,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}

@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import to_datetime
 from penstock.errors import RunError
-from penstock.plan.blocks import StepBlock, column_list, quote, same
+from penstock.plan import multiset
+from penstock.plan.blocks import HIDDEN, Field, StepBlock, column_list, quote, same
 from penstock.steps import Change, Step, Timer
 
 Key = tuple[object, ...]
@@ -118,12 +119,18 @@ def _call(block: StepBlock, key: Key, state: Any, changes: list[Change], due: li
 def _changes(
     connection: duckdb.DuckDBPyConnection, block: StepBlock, delta: str, weighted: bool
 ) -> dict[Key, list[Change]]:
+    """The delta's net changes per key, in the order of (time, position in the stream or else the row itself)."""
+    names = block_columns(connection, delta)
+    own = [name for name in names if not name.startswith("_ps_")]
+    positions = [name for name in HIDDEN if name in names]
+    columns, keys = column_list(own), column_list([k.name for k in block.key_fields])
+    if weighted:
+        delta = f"({multiset.consolidated_sql(delta, tuple(Field(name, '') for name in [*own, *positions]))})"
     weight = '"_ps_w"' if weighted else "1"
-    columns = column_list(block_columns(connection, delta))
-    keys = column_list([k.name for k in block.key_fields])
+    order = column_list(positions[:2]) if positions else f"_ps_weight, {columns}"
     rows = connection.execute(
         f"SELECT {columns}, {block.time} AS _ps_time, {weight} AS _ps_weight FROM {delta} AS d "
-        f"ORDER BY _ps_time, {keys}, _ps_weight, {columns}"
+        f"ORDER BY _ps_time, {keys}, {order}"
     )
     names = [d[0] for d in rows.description or []]
     found: dict[Key, list[Change]] = {}
@@ -136,9 +143,11 @@ def _changes(
 
 
 def block_columns(connection: duckdb.DuckDBPyConnection, delta: str) -> list[str]:
-    """The delta's own columns, without hidden ones."""
-    described = connection.execute(f"SELECT * FROM {delta} LIMIT 0").description or []
-    return [d[0] for d in described if not d[0].startswith("_ps_")]
+    """The delta's columns, hidden ones too."""
+    described = connection.execute(f"SELECT * FROM {delta} LIMIT 0")
+    names = [d[0] for d in described.description or []]
+    described.fetchall()
+    return names
 
 
 def _due_timers(
@@ -153,11 +162,11 @@ def _due_timers(
     if watermark is None and not changes:
         return {}
     due = f"SELECT {keys} FROM {stored} WHERE _ps_at <= ?"
-    condition = f"({keys}) IN ({due})"
+    condition = f"EXISTS (SELECT 1 FROM ({due}) AS d WHERE {same('t', 'd', block.key_fields)})"
     rows = connection.execute(
         f"SELECT {keys}, _ps_at, _ps_timer FROM {stored} ORDER BY ALL"
         if changes
-        else f"SELECT {keys}, _ps_at, _ps_timer FROM {stored} WHERE {condition} ORDER BY ALL",
+        else f"SELECT {keys}, _ps_at, _ps_timer FROM {stored} AS t WHERE {condition} ORDER BY ALL",
         [] if changes else [watermark],
     ).fetchall()
     width = len(block.key_fields)
