@@ -92,4 +92,6 @@ class Plan:
             else:
                 parts.append(repr(block))
             parts.append(repr(node.content))
+        # A sink has an outbox in the state, so it is part of what a state belongs to.
+        parts.append(repr(sorted((sink.name, sink.view) for sink in self.graph.sinks)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
