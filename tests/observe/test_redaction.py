@@ -52,7 +52,9 @@ def test_values_messages_and_secrets() -> None:
     redactor = Redactor(["email", "person"])
     assert redactor.value("person.name", "Ann") == MASK
     assert redactor.value("n", "7") == "7"
+    assert redactor.value("n, email", "7, a@b") == MASK
     assert redactor.value("", '{"email": "a@b') == MASK
+    assert redactor.value("", '{"n": 7, "email": "a@b"}') == '{"n": 7, "email": "***"}'
     assert Redactor([]).value("", "7") == "7"
     assert redactor.text("got a@b for 7", {"email": "a@b", "n": 7}) == "got *** for 7"
     assert mask_secrets("ab abc", ["ab", "abc", ""]) == "*** ***"

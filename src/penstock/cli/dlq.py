@@ -31,7 +31,9 @@ def dlq() -> None:
 def list_(options: PipelineOptions, source: str | None, status: str | None, reveal: bool) -> None:
     """List the dead letters of PIPELINE."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, {"do": "dlq.ls", "source": source, "status": status})
+    reply = ask_state(
+        job.graph, job.target.state, {"do": "dlq.ls", "source": source, "status": status}, typed=options.pipeline
+    )
     letters = [masked_letter(job.graph, x, reveal=reveal) for x in cast(list[dict[str, Any]], reply["letters"])]
     if options.output == "json":
         for letter in letters:
@@ -47,7 +49,7 @@ def list_(options: PipelineOptions, source: str | None, status: str | None, reve
 def show(options: PipelineOptions, id: str, reveal: bool) -> None:
     """Show one dead letter of PIPELINE whole; ID may be the beginning of one."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, {"do": "dlq.show", "id": id})
+    reply = ask_state(job.graph, job.target.state, {"do": "dlq.show", "id": id}, typed=options.pipeline)
     letter = masked_letter(job.graph, cast(dict[str, Any], reply["letter"]), reveal=reveal)
     if options.output == "json":
         click.echo(json.dumps(letter))
@@ -69,7 +71,7 @@ def replay(
     """Judge dead letters of PIPELINE again; what is accepted counts once, however often it is replayed."""
     job = options.load()
     request = _which("dlq.replay", ids, everything, source, rule)
-    reply = ask_state(job.graph, job.target.state, request)
+    reply = ask_state(job.graph, job.target.state, request, typed=options.pipeline)
     running = StateLock.holder(job.target.state) is not None
     when = "the running job judges them now" if running else f"judged by the next penstock run {options.pipeline}"
     _tell(options, {"requested": reply["requested"]}, f"{reply['requested']} to judge again; {when}")
@@ -86,7 +88,9 @@ def drop(
 ) -> None:
     """Mark dead letters of PIPELINE as done with; they stay kept and counted."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, _which("dlq.drop", ids, everything, source, rule))
+    reply = ask_state(
+        job.graph, job.target.state, _which("dlq.drop", ids, everything, source, rule), typed=options.pipeline
+    )
     _tell(options, {"dropped": reply["dropped"]}, f"{reply['dropped']} dropped")
 
 

@@ -24,7 +24,7 @@ def late() -> None:
 def list_(options: PipelineOptions, source: str | None, reveal: bool) -> None:
     """List the late rows of PIPELINE with window and watermark."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, {"do": "late.ls", "source": source})
+    reply = ask_state(job.graph, job.target.state, {"do": "late.ls", "source": source}, typed=options.pipeline)
     columns, rows = reply["columns"], reply["rows"]
     assert isinstance(columns, list)
     assert isinstance(rows, list)
@@ -48,7 +48,9 @@ def list_(options: PipelineOptions, source: str | None, reveal: bool) -> None:
 def apply(options: PipelineOptions, source: str | None, view: str | None) -> None:
     """Apply the late rows of PIPELINE as corrections, to every view that they were late for."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, {"do": "late.apply", "source": source, "view": view})
+    reply = ask_state(
+        job.graph, job.target.state, {"do": "late.apply", "source": source, "view": view}, typed=options.pipeline
+    )
     if options.output == "json":
         click.echo(json.dumps(reply))
         return

@@ -15,6 +15,7 @@ import click
 from penstock.cli.observers import LiveLine, MetricsObserver, RunLog
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.durations import parse_duration
+from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import DeclarationError
 from penstock.runtime.control import ControlServer
 from penstock.runtime.runner import Observer, Runner, RunOptions, Until
@@ -45,6 +46,7 @@ def run(
 ) -> int:
     """Run PIPELINE. Ctrl-C and SIGTERM finish the epoch, flush the sinks and stop; a later run goes on from there."""
     job = options.load()
+    plan = compile_for_duckdb(job.graph, in_memory=False)
     how = RunOptions(
         until=Until.DRAINED if once else Until.IDLE if until_idle else Until.STOPPED,
         flush=not no_flush,
@@ -63,7 +65,7 @@ def run(
         metrics = MetricsObserver(job.graph.name, metrics_port)
         observers.append(metrics)
         log.say(f"metrics at http://127.0.0.1:{metrics.port}/metrics")
-    with Runner(job.graph, job.target, how, observers=tuple(observers), control=ControlServer) as runner:
+    with Runner(job.graph, job.target, how, observers=tuple(observers), control=ControlServer, plan=plan) as runner:
         signals = _Signals(runner)
         started = time.monotonic()
         progress = runner.run()

@@ -19,7 +19,7 @@ def sql(options: PipelineOptions, query: str | None) -> None:
     """Run QUERY (or what stands on standard input) over the views of PIPELINE; it cannot change anything."""
     job = options.load()
     text = query if query is not None else sys.stdin.read()
-    reply = ask_state(job.graph, job.target.state, {"do": "sql", "query": text})
+    reply = ask_state(job.graph, job.target.state, {"do": "sql", "query": text}, typed=options.pipeline)
     columns, rows = reply["columns"], reply["rows"]
     assert isinstance(columns, list)
     assert isinstance(rows, list)

@@ -22,7 +22,7 @@ def state() -> None:
 def journal(options: PipelineOptions, file: Path | None) -> None:
     """Write the journal of PIPELINE, a JSON object an epoch; `run --journal FILE` runs the same epochs again."""
     job = options.load()
-    reply = ask_state(job.graph, job.target.state, {"do": "journal"})
+    reply = ask_state(job.graph, job.target.state, {"do": "journal"}, typed=options.pipeline)
     rows = reply["rows"]
     assert isinstance(rows, list)
     text = "".join(f"{row[0]}\n" for row in rows)

@@ -17,7 +17,7 @@ from penstock.runtime.access import ask_state
 def status(options: PipelineOptions) -> None:
     """Show rows in, accepted, duplicate, dead and late of PIPELINE, its offsets, watermarks and lag."""
     job = options.load()
-    reply = cast(dict[str, Any], ask_state(job.graph, job.target.state, {"do": "status"}))
+    reply = cast(dict[str, Any], ask_state(job.graph, job.target.state, {"do": "status"}, typed=options.pipeline))
     if options.output == "json":
         click.echo(json.dumps(reply, indent=2))
         return

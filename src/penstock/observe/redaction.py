@@ -7,9 +7,11 @@ the contract has a masked column: what cannot be located cannot be shown.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 MASK = "***"
+_WORDS = re.compile(r"\w+")
 
 
 class Redactor:
@@ -31,12 +33,16 @@ class Redactor:
         return {name: self._masked(name, value) for name, value in row.items()}
 
     def value(self, column: str, value: str) -> str:
-        """A value as text, for the `got` of a dead letter about `column` (dotted for a nested field).
+        """A value as text, for the `got` of a dead letter about `column` (dotted for a nested field, or several).
 
-        Without a column the value comes from the record as a whole, which may hold any of the masked ones.
+        Without a column the value is the text of the record, which may hold any of the masked ones.
         """
-        hides = self._hides(column.partition(".")[0].partition("[")[0]) if column else bool(self._columns)
-        return MASK if hides and value else value
+        if not value:
+            return value
+        if not column:
+            return (self.record(value.encode()) or b"").decode()
+        names = {column, *_WORDS.findall(column)}
+        return MASK if any(self._hides(name) for name in names) else value
 
     def record(self, value: bytes | None) -> bytes | None:
         """The raw bytes of a JSON record with masked values, masked as a whole where they are no JSON object."""

@@ -13,8 +13,11 @@ from penstock.runtime.control import ask
 from penstock.runtime.lock import StateLock
 
 
-def ask_state(graph: Graph, folder: Path, request: Mapping[str, object]) -> Answer:
+def ask_state(graph: Graph, folder: Path, request: Mapping[str, object], *, typed: str = "") -> Answer:
     """Through the control channel while a job holds the lock, over the file else.
+
+    Args:
+        typed: the pipeline as the user named it, for the hint.
 
     Raises:
         StateError: PS-STATE-007 when nothing has run here yet.
@@ -28,7 +31,7 @@ def ask_state(graph: Graph, folder: Path, request: Mapping[str, object]) -> Answ
             "there is no state here",
             expected=f"{folder / DATABASE}",
             got="nothing",
-            hint=f"penstock run {graph.name} makes it; --state names another folder",
+            hint=f"penstock run {typed or graph.name} makes it; --state names another folder",
         )
     lock = StateLock.take(folder)
     try:

@@ -34,14 +34,16 @@ from penstock.runtime.watching import Until as Until
 from penstock.settings import Target
 
 MAINTAIN_EVERY_S = 30.0
+MAINTAIN_UNDER_LOAD_EVERY_S = 300.0
 IDLE_STOP_S = 1.0
 
 
 class Runner:
     """One job: a pipeline on a target.
 
-    Use it in a `with` block; `run` returns when the job is done or was stopped. `sources`, `versions` and `sinks` put
-    objects (for example in-memory topics) in place of what the target binds.
+    Use it in a `with` block; `run` returns when the job is done or was stopped. `plan` is the compiled graph, if the
+    caller has it already. `sources`, `versions` and `sinks` put objects (for example in-memory topics) in place of what
+    the target binds.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Runner:
         *,
         observers: tuple[Observer, ...] = (),
         control: Callable[[Runner], Control] | None = None,
+        plan: Plan | None = None,
         sources: Mapping[str, Source] | None = None,
         versions: Mapping[str, VersionSource] | None = None,
         sinks: Mapping[str, Callable[[SinkContext], Sink]] | None = None,
@@ -77,7 +80,7 @@ class Runner:
         self._rates: list[tuple[float, int]] = []
         self._maintained_at = time.monotonic()
         self._closing: list[Callable[[], None]] = []
-        self.plan: Plan = compile_for_duckdb(graph, in_memory=False)
+        self.plan: Plan = plan or compile_for_duckdb(graph, in_memory=False)
         try:
             self._open()
         except BaseException:
@@ -137,8 +140,8 @@ class Runner:
             )
             context = SinkContext(self.graph.name, declared.name, self.progress.state_id, columns.schema, relation.key)
             make = self._given_sinks.get(declared.name)
-            sink = make(context) if make else open_sink(self.target.sink(declared.name), context)
             self._check_key(declared.name, relation.key)
+            sink = make(context) if make else open_sink(self.target.sink(declared.name), context)
             delivery = Delivery(declared.name, sink, declared.on_error)
             self.deliveries[declared.name] = delivery
             self._closing.append(delivery.close)
@@ -234,12 +237,13 @@ class Runner:
                 break
             if worked:
                 quiet_since = time.monotonic()
+                self._maintain(MAINTAIN_UNDER_LOAD_EVERY_S)
                 continue
             if self.options.until is Until.DRAINED:
                 break
             if self.options.until is Until.IDLE and time.monotonic() - quiet_since >= IDLE_STOP_S:
                 break
-            self._maintain()
+            self._maintain(MAINTAIN_EVERY_S)
             self._wait()
         if not self.stopping and self.options.until is not Until.STOPPED and self.options.flush:
             self._flush()
@@ -372,8 +376,8 @@ class Runner:
             for feed in self.feeds:
                 feed.source.wait(0.005 / len(self.feeds))
 
-    def _maintain(self) -> None:
-        if time.monotonic() - self._maintained_at > MAINTAIN_EVERY_S:
+    def _maintain(self, every_s: float) -> None:
+        if time.monotonic() - self._maintained_at > every_s:
             self.state.maintain()
             self._maintained_at = time.monotonic()
 
