@@ -1,28 +1,68 @@
-"""The law per query: whatever the input and the split into epochs, a view is its batch query (design, section 2)."""
+"""The law per query: whatever the input and the split into epochs, a view is its batch query (design, section 2).
+
+The fast tests declare a whole family of queries in one pipeline, the slow ones each query in a pipeline of its own, as
+planned and once more pinned to refresh, the slow reference.
+"""
 
 from __future__ import annotations
 
-import os
+from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.law.catalogue import CATALOGUE
-from tests.law.law import Case, check
-from tests.law.world import epochs
-
-_EXAMPLES = int(os.environ.get("LAW_EXAMPLES", "6"))
-# Shrinking a failure can take minutes; LAW_SHRINK=1 asks for it.
-_PHASES = [p for p in Phase if p is not Phase.shrink or os.environ.get("LAW_SHRINK")]
-_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
+from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, SETS, UNSTATED, WINDOWS
+from tests.law.law import Case, check, lawful
+from tests.law.world import Event, epochs
 
 
-@pytest.mark.parametrize("case", CATALOGUE, ids=str)
-def test_view_is_its_batch_query(case: Case) -> None:
-    @settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=_CHECKS)
+def _family(name: str, cases: tuple[Case, ...]) -> Case:
+    """All single views of the cases in one pipeline."""
+    views = tuple(replace(c.views[0], name=c.name) for c in cases if len(c.views) == 1)
+    return Case(name, views, definite=cases[0].definite)
+
+
+FAMILIES = (
+    _family("flat", FLAT),
+    _family("joins", JOINS[:20]),
+    _family("outer_joins", JOINS[20:]),
+    _family("groups", GROUPS[:22]),
+    _family("more_groups", GROUPS[22:]),
+    _family("sets", SETS),
+    _family("nested", NESTED),
+    _family("unstated", UNSTATED),
+    _family("windows", WINDOWS),
+)
+SEVERAL = tuple(c for c in CATALOGUE if len(c.views) > 1)
+
+
+def hold_law(case: Case, examples: int) -> None:
+    @lawful(examples)
     @given(epochs(case.sources) if case.sources else st.just([[], []]))
-    def holds(history: list[list[object]]) -> None:
-        check(case, history)  # type: ignore[arg-type]
+    def holds(history: list[list[Event]]) -> None:
+        check(case, history)
 
     holds()
+
+
+@pytest.mark.parametrize("case", FAMILIES, ids=str)
+def test_families_of_views_are_their_batch_queries(case: Case) -> None:
+    hold_law(case, 6)
+
+
+@pytest.mark.parametrize("case", SEVERAL, ids=str)
+def test_views_over_views_are_their_batch_queries(case: Case) -> None:
+    hold_law(case, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CATALOGUE, ids=str)
+def test_every_view_is_its_batch_query(case: Case) -> None:
+    hold_law(case, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [replace(c, pinned=True) for c in CATALOGUE], ids=str)
+def test_refresh_is_right_for_every_view(case: Case) -> None:
+    hold_law(case, 5)

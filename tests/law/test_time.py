@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
-from tests.law.law import Case, View, check
+from tests.law.law import Case, View, check, lawful
 from tests.law.world import Event, epochs
 
-_EXAMPLES = int(os.environ.get("LAW_EXAMPLES", "12"))
-_CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large]
-_PHASES = [p for p in Phase if p is not Phase.shrink or os.environ.get("LAW_SHRINK")]
 _BUCKET = "time_bucket(INTERVAL '10 seconds', at)"
 
 
@@ -57,7 +52,7 @@ JOINED_FINALS = (
 def test_final_views_show_each_window_once_closed(case: Case) -> None:
     """T1, T3, T4, E3: watermarks by hand, ends of streams and late rows applied, in any order."""
 
-    @settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=_CHECKS)
+    @lawful(8)
     @given(epochs(case.sources, also=("advance", "flush", "apply")))
     def holds(history: list[list[Event]]) -> None:
         check(case, history)
@@ -67,7 +62,7 @@ def test_final_views_show_each_window_once_closed(case: Case) -> None:
 
 @pytest.mark.parametrize("case", JOINED_FINALS, ids=str)
 def test_t3_a_closed_window_is_frozen_whatever_its_tables_do(case: Case) -> None:
-    @settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=_CHECKS)
+    @lawful(8)
     @given(epochs(case.sources, also=("advance", "flush")))
     def holds(history: list[list[Event]]) -> None:
         check(case, history)
@@ -87,7 +82,7 @@ JOINED_WINDOWS = Case(
 )
 
 
-@settings(max_examples=_EXAMPLES, phases=_PHASES, suppress_health_check=_CHECKS)
+@lawful(8)
 @given(epochs(JOINED_WINDOWS.sources, also=("advance", "apply")))
 def test_e3_late_rows_of_joins_come_back_as_the_join_has_them_by_then(history: list[list[Event]]) -> None:
     check(JOINED_WINDOWS, history)

@@ -1,7 +1,7 @@
 """Applying a weighted delta to stored rows that may repeat.
 
 Invariant: weights are +1 and -1, and the delta's net effect never deletes a row more often than the table holds it. The
-terms of a join may add and take the same row, in any order, so their sum is made net (`net_sql`) before it is applied.
+terms of a join may add and take the same row, in any order: so insert first, then delete.
 """
 
 from __future__ import annotations
@@ -37,10 +37,3 @@ def consolidated_sql(delta: str, fields: tuple[Field, ...]) -> str:
         f'SELECT * FROM (SELECT {columns}, sum("_ps_w")::INTEGER AS "_ps_w" FROM {delta} GROUP BY {columns}) '
         f'WHERE "_ps_w" <> 0'
     )
-
-
-def net_sql(delta: str, fields: tuple[Field, ...]) -> str:
-    """The delta's net effect with weights +1 and -1 again: a row that moves twice is there twice."""
-    columns = column_list([f.name for f in fields])
-    copies = f'SELECT *, unnest(range(abs("_ps_w"))) AS _ps_copy FROM ({consolidated_sql(delta, fields)})'
-    return f'SELECT {columns}, sign("_ps_w")::INTEGER AS "_ps_w" FROM ({copies})'

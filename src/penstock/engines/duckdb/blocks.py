@@ -52,8 +52,8 @@ class EpochScope:
     """What the blocks of one epoch share.
 
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    started: joins whose delta is a table, with the number of its terms. guarded: sources in which a record may be
-    malformed, parsed by the slower statement.
+    started: joins whose delta is a table already. guarded: sources in which a record may be malformed, parsed by the
+    slower statement.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -67,7 +67,7 @@ class EpochScope:
     deltas: dict[str, Delta] = field(default_factory=dict)
     keyed: dict[str, Delta] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
-    started: dict[str, int] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
     forced: set[str] = field(default_factory=set)
     guarded: frozenset[str] = frozenset()
     correction: bool = False
@@ -122,11 +122,11 @@ def _stored_fields(relation: Relation) -> tuple[Field, ...]:
 
 
 def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: str) -> None:
-    """Move stored rows by a delta."""
+    """Move stored rows by a delta: first what comes, so that what comes and goes in one epoch can go."""
     fields = _stored_fields(relation)
+    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
     if delta.weighted:
         scope.connection.execute(multiset.delete_sql(stored, delta.sql, fields))
-    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
 
 
 # -- flat and union ----------------------------------------------------------------------------------------------------
@@ -148,12 +148,8 @@ def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
         if relation.name not in scope.started:
             return
         # The terms were computed as each input moved (`start_joins`).
-        name = _delta_name(relation)
-        if scope.started[relation.name] > 1 and not relation.append_only:
-            rows = scope.temporary(name, multiset.net_sql(quote(name), _stored_fields(relation)))
-        else:
-            row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(name)}"))
-            rows = int(row[0]) if row else 0
+        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}"))
+        rows = int(row[0]) if row else 0
     _set(scope, relation, quote(_delta_name(relation)), rows)
     if node.content == "table" and rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
@@ -183,7 +179,7 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
             scope.connection.execute(f"INSERT INTO {name} {sql}")
         else:
             scope.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
-        scope.started[block.relation.name] = scope.started.get(block.relation.name, 0) + 1
+            scope.started.add(block.relation.name)
 
 
 def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:

@@ -22,10 +22,9 @@ from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
-from penstock.plan import keyed, multiset
+from penstock.plan import keyed
 from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
 from penstock.plan.plan import Plan
-from penstock.plan.storage import HIDDEN_FIELDS
 
 _NO_WATERMARK = np.iinfo(np.int64).min
 
@@ -241,11 +240,7 @@ def _expire(scope: EpochScope, block: SourceBlock, progress: SourceProgress) -> 
     gone = f'SELECT *, -1 AS "_ps_w" FROM {quote(name)}'
     current = scope.deltas.get(source.name)
     sql = f"(SELECT * FROM {current.sql} UNION ALL {gone})" if current else f"({gone})"
-    # A row may come and go in one epoch; joins apply deltas row by row.
-    rows = scope.temporary(f"_ps_x_{source.name}", multiset.net_sql(sql, (*relation.fields, *HIDDEN_FIELDS)))
-    scope.deltas.pop(source.name, None)
-    if rows:
-        scope.deltas[source.name] = Delta(quote(f"_ps_x_{source.name}"), True, rows)
+    scope.deltas[source.name] = Delta(sql, True, (current.rows if current else 0) + old)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
