@@ -66,6 +66,17 @@ def test_parquet_comes_as_columns(tmp_path: Path) -> None:
     assert batch.table.to_pylist() == [{"n": 1}, {"n": 2}]
 
 
+def test_only_the_content_of_now_can_be_recalled(tmp_path: Path) -> None:
+    path = tmp_path / "pages.jsonl"
+    path.write_bytes(b"old\n")
+    versions = opened(path)
+    old = versions.poll(None)
+    assert old is not None
+    assert lines(versions.recall(old.id)) == [b"old"]
+    path.write_bytes(b"newer\n")
+    assert versions.recall(old.id) is None
+
+
 def test_a_missing_broken_or_vanished_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConnectorError) as caught:
         opened(tmp_path / "none.csv")

@@ -166,6 +166,9 @@ class TestVersions:
             empty = versions.poll(second.id)
             assert empty is not None
             assert empty.batches == ()
+            assert versions.recall(first.id) == first
+            assert versions.recall(second.id) == second
+            assert versions.recall("0") is None
         versions.close()
 
     def test_all_partitions_must_end_a_version(self, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -66,9 +67,9 @@ def run(
         observers.append(metrics)
         log.say(f"metrics at http://127.0.0.1:{metrics.port}/metrics")
     with Runner(job.graph, job.target, how, observers=tuple(observers), control=ControlServer, plan=plan) as runner:
-        signals = _Signals(runner)
         started = time.monotonic()
-        progress = runner.run()
+        with _Signals(runner) as signals:
+            progress = runner.run()
         summary = {
             "pipeline": job.graph.name,
             "epoch": progress.epoch,
@@ -115,8 +116,16 @@ class _Signals:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.received: int | None = None
-        signal.signal(signal.SIGINT, self._handle)
-        signal.signal(signal.SIGTERM, self._handle)
+        self._before: list[tuple[signal.Signals, Any]] = []
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before.append((number, signal.signal(number, self._handle)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before:
+            signal.signal(number, before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:

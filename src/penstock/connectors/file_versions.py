@@ -54,6 +54,10 @@ class FileVersions:
                 return Version(name, batches)
         raise unreadable(self._path, "it keeps changing while it is read; rename a complete file over it")
 
+    def recall(self, version: str) -> Version | None:
+        current = self.poll(None)
+        return current if current is not None and current.id == version else None
+
     def wait(self, timeout_s: float) -> None:
         self._watch.wait(timeout_s)
 

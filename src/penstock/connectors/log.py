@@ -227,8 +227,25 @@ class LogVersions:
     def poll(self, previous: str | None) -> Version | None:
         marks = [self._marks(partition) for partition in self._source.partitions()]
         count = min(len(found) for found in marks)
-        if count == 0:
+        if count == 0 or _version_name(marks, count) == previous:
             return None
+        return self._version(marks, count)
+
+    def recall(self, version: str) -> Version | None:
+        marks = [self._marks(partition) for partition in self._source.partitions()]
+        for count in range(1, min(len(found) for found in marks) + 1):
+            if _version_name(marks, count) == version:
+                return self._version(marks, count)
+        return None
+
+    def wait(self, timeout_s: float) -> None:
+        self._source.wait(timeout_s)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _version(self, marks: list[list[int]], count: int) -> Version:
+        """The `count`-th version, counted from one."""
         if len(marks) > 1 and any(self._source.earliest(number) > 0 for number in self._source.partitions()):
             raise ConnectorError(
                 "PS-CONN-002",
@@ -238,9 +255,6 @@ class LogVersions:
                 hint="create the topic anew with one partition and write the reference again",
             )
         ends = [found[count - 1] for found in marks]
-        name = "-".join(str(end) for end in ends)
-        if name == previous:
-            return None
         starts = [
             found[count - 2] + 1 if count > 1 else self._source.earliest(number) for number, found in enumerate(marks)
         ]
@@ -249,13 +263,7 @@ class LogVersions:
             for number, (start, end) in enumerate(zip(starts, ends, strict=True))
             for batch in self._between(number, start, end)
         ]
-        return Version(name, tuple(batches))
-
-    def wait(self, timeout_s: float) -> None:
-        self._source.wait(timeout_s)
-
-    def close(self) -> None:
-        self._source.close()
+        return Version(_version_name(marks, count), tuple(batches))
 
     def _marks(self, partition: int) -> list[int]:
         reader = PartitionReader(self._topic, partition)
@@ -277,6 +285,10 @@ class LogVersions:
                 )
             start = batch.next_offset
             yield batch
+
+
+def _version_name(marks: list[list[int]], count: int) -> str:
+    return "-".join(str(found[count - 1]) for found in marks)
 
 
 def _fitting(values: pa.BinaryArray, first: int, wanted: int, max_bytes: int, *, at_least: int) -> int:

@@ -172,6 +172,10 @@ class MemoryVersions:
         current = self._current
         return current if current is not None and current.id != previous else None
 
+    def recall(self, version: str) -> Version | None:
+        current = self._current
+        return current if current is not None and current.id == version else None
+
     def wait(self, timeout_s: float) -> None:
         with self._changed:
             count = self._count

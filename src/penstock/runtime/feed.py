@@ -165,6 +165,14 @@ class ReferenceFeed:
         self.seen = version.id
         return SourceInput(version.batches, {}, version.id)
 
+    def recall(self, version: str) -> SourceInput | None:
+        """A recorded version, if it can still be read."""
+        found = self.source.recall(version)
+        if found is None:
+            return None
+        self.seen = found.id
+        return SourceInput(found.batches, {}, found.id)
+
 
 class ReferenceUnreadable(Exception):
     """A reference cannot be read now; the old version stays. Raised once for each different problem."""

@@ -47,13 +47,13 @@ def recorded_input(
 
 def _version(reference: ReferenceFeed, wanted: str, epoch: int, progress: Progress) -> SourceInput:
     name = reference.declared.name
-    given = reference.poll(now=True)
-    if given is None or given.version != wanted:
+    given = reference.recall(wanted)
+    if given is None:
         raise StateError(
             "PS-STATE-008",
             f"the journal needs a version of {name} that is gone",
             expected=f"version {wanted} in epoch {epoch}",
-            got=str(given.version if given else progress.sources[name].version),
+            got=f"version {progress.sources[name].version}, and another one at its source",
             hint="put the reference back as it was",
         )
     return given
