@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -146,8 +147,8 @@ class LiveLine:
         self._shown_at = now
         s = runner.snapshot
         text = (
-            f"epoch {s.epoch}  {s.rows_per_s:,.0f} rows/s  {s.rows:,} rows  lag {s.lag:,}  "
-            f"watermark {instant(s.watermark_us) or '-'}  dead {s.dead:,}  late {s.late:,}"
+            f"epoch {s.epoch:,}  {s.rows_per_s:,.0f} rows/s  lag {s.lag:,}  "
+            f"watermark {_time_of_day(s.watermark_us)}  dead {s.dead:,}  late {s.late:,}"
         )
         sys.stderr.write("\r\x1b[2K" + text[: _terminal_width() - 1])
         sys.stderr.flush()
@@ -174,6 +175,15 @@ def _streams(runner: Runner, view: str) -> tuple[str, ...]:
 
 def _size(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.glob("state.duckdb*") if f.exists())
+
+
+def _time_of_day(us: int | None) -> str:
+    """The watermark's time in UTC; with its day where that is not today."""
+    if us is None:
+        return "-"
+    moment = datetime.fromtimestamp(us / 1_000_000, UTC)
+    today = moment.date() == datetime.now(UTC).date()
+    return f"{moment:%H:%M:%S}" if today else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _terminal_width() -> int:
