@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .agreement import agree, decoder
+from tests.formats.agreement import agree, decoder
 
 EXAMPLES = int(os.environ.get("PENSTOCK_EXAMPLES", "8"))
 many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -13,7 +13,7 @@ from penstock.contract.schema import Column, Schema
 from penstock.formats.decode import decoder_for
 from penstock.formats.encode import csv_names, encode
 
-from .agreement import judged
+from tests.formats.agreement import judged
 
 SCHEMA = Schema(
     "All",
@@ -46,7 +46,7 @@ ROW = {
     "l": [1, None, -3],
     "q": {"a": 1, "b": "x"},
 }
-EMPTY = {name: None for name in ROW} | {"i": 0}
+EMPTY = dict.fromkeys(ROW) | {"i": 0}
 
 
 @pytest.mark.parametrize("format", ["changelog", "json", "csv", "upsert", "debezium"])

@@ -67,7 +67,7 @@ def judge(judgement: Judgement, record: Object, operation: str | None, text: str
 
 @dataclass(frozen=True)
 class Examined:
-    """A record whose shape, types and rules are right: its operation, and the typed values of the contract's columns."""
+    """A record whose shape, types and rules are right: its operation, and its values in the contract's order."""
 
     operation: str
     values: tuple[Value | None, ...]
