@@ -48,7 +48,8 @@ class Oracle:
                 rows = [tuple(row[c] for c in COLUMNS[name]) for row in world.content(name)]
             if rows:
                 marks = ", ".join("?" * len(rows[0]))
-                self._connection.executemany(f'INSERT INTO "all_{name}" VALUES ({marks})', rows)
+                # Backwards, so that an answer which follows the order of the rows is seen.
+                self._connection.executemany(f'INSERT INTO "all_{name}" VALUES ({marks})', rows[::-1])
 
     def view(self, name: str, sql: str, window: str = "") -> list[Values]:
         """The rows of a view; later views can read it."""
