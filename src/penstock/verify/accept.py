@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import duckdb
 import pyarrow as pa
 
-from penstock.pipeline import SourceDecl
+from penstock.graph import SourceDecl
 from penstock.verify.records import Examined, sql_columns
 
 Place = tuple[int, int]

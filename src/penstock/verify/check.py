@@ -19,7 +19,7 @@ import duckdb
 from penstock.connectors.registry import open_source
 from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import RunError, VerificationError
-from penstock.pipeline import Graph
+from penstock.graph import Graph
 from penstock.plan.plan import Plan
 from penstock.url import Url
 from penstock.verify.fold import Compared, Difference, compare_view

@@ -17,8 +17,8 @@ from pathlib import Path
 from penstock.connectors.base import Batch, Source
 from penstock.connectors.registry import open_source
 from penstock.errors import Error
+from penstock.graph import Graph, SinkDecl
 from penstock.load import load_pipeline
-from penstock.pipeline import Graph, SinkDecl
 from penstock.runtime.runner import Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.url import Url

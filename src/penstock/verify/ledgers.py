@@ -70,9 +70,9 @@ def _late(report: JobReport, oracle: set[tuple[str, str, int, int]], counted: se
 
 
 def _counts(report: JobReport, oracle: Mapping[str, Mapping[str, int]]) -> Difference | None:
-    for source, wanted in oracle.items():
-        job = {what: report.counts[source][what] for what in COUNTED}
-        sound = job["rows"] == job["accepted"] + job["duplicate"] + job["dead"]
-        if job != {what: wanted[what] for what in COUNTED} or not sound:
-            return Difference(f"counts of {source}", None, {"source": source}, job, dict(wanted))
+    for source, told in report.counts.items():
+        job = {what: told[what] for what in COUNTED}
+        wanted = {what: oracle[source][what] for what in COUNTED}
+        if job != wanted or job["rows"] != job["accepted"] + job["duplicate"] + job["dead"]:
+            return Difference(f"counts of {source}", None, {"source": source}, job, wanted)
     return None

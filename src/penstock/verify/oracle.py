@@ -21,8 +21,8 @@ from penstock.contract.schema import RowCheck
 from penstock.errors import Error, RunError, StateError
 from penstock.formats.decode import RecordDecoder
 from penstock.formats.judge_sql import Judgement
+from penstock.graph import Graph, SourceDecl
 from penstock.load import load_pipeline
-from penstock.pipeline import Graph, SourceDecl
 from penstock.url import Url
 from penstock.verify.accept import Accepted, accept, counts, quote
 from penstock.verify.records import Examined, Journaled, examine_batches, examine_source

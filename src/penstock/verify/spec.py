@@ -71,8 +71,8 @@ class OracleSpec:
 
 def _view(raw: dict[str, Any]) -> ViewSpec:
     late = tuple(LateSpec(**rule) for rule in raw.pop("late"))
-    lists = {name: tuple(raw.pop(name)) for name in ("key", "scoped")}
-    return ViewSpec(late=late, **lists, **raw)
+    key, scoped = tuple(raw.pop("key")), tuple(raw.pop("scoped"))
+    return ViewSpec(key=key, scoped=scoped, late=late, **raw)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlglot
 from sqlglot import exp
 
-from penstock.pipeline import SourceDecl, ViewDecl
+from penstock.graph import SourceDecl, ViewDecl
 from penstock.plan.blocks import Late, StepBlock
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.url import Url
