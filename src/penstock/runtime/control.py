@@ -6,7 +6,7 @@ Reading is done on a connection of its own, at once; what changes state waits fo
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import os
 import queue
@@ -26,17 +26,41 @@ from penstock.runtime.answers import Answer, answer, instant, refusal, rows_of
 if TYPE_CHECKING:
     from penstock.runtime.runner import Runner
 
+SOCKET, POINTER = "control.sock", "control.path"
 MAX_PATH_BYTES = 100
 TIMEOUT_S = 60.0
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the socket of a state folder is: inside it, or below the temporary folder where that name is too long."""
-    inside = (folder / "control.sock").absolute()
-    if len(os.fsencode(inside)) <= MAX_PATH_BYTES:
+    """Where the socket of a state folder is: inside it, or where the job says when that name is too long."""
+    inside = (folder / SOCKET).absolute()
+    if _fits(inside):
         return inside
-    digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:24]
-    return Path(tempfile.gettempdir()) / f"penstock-{os.getuid()}" / f"{digest}.sock"
+    try:
+        return Path((folder / POINTER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return inside
+
+
+def _new_socket_path(folder: Path) -> Path:
+    """A name for a new socket; what a killed job left is removed."""
+    left = socket_path(folder)
+    left.unlink(missing_ok=True)
+    inside = (folder / SOCKET).absolute()
+    if _fits(inside):
+        return inside
+    with contextlib.suppress(OSError):
+        left.parent.rmdir()
+    place = Path(tempfile.gettempdir())
+    # Made anew, for this user alone: a folder with a name that can be guessed could be somebody else's.
+    made = Path(tempfile.mkdtemp(prefix="penstock-", dir=place if _fits(place / ("x" * 40)) else "/tmp"))
+    (folder / POINTER).write_text(str(made / SOCKET), encoding="utf-8")
+    return made / SOCKET
+
+
+def _fits(path: Path) -> bool:
+    """A Unix socket's name is short: 104 bytes on macOS, 108 on Linux."""
+    return len(os.fsencode(path)) <= MAX_PATH_BYTES
 
 
 @dataclass(frozen=True)
@@ -52,9 +76,8 @@ class ControlServer:
         self._runner = runner
         self._cursor = runner.state.cursor()
         self._waiting: queue.SimpleQueue[_Waiting] = queue.SimpleQueue()
-        self.path = socket_path(runner.target.state)
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.path.unlink(missing_ok=True)
+        self._folder = runner.target.state
+        self.path = _new_socket_path(self._folder)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # The socket is made with the mode that it keeps: there is no moment in which others could connect.
         before = os.umask(0o177)
@@ -83,8 +106,15 @@ class ControlServer:
             served = True
 
     def close(self) -> None:
+        # A thread that waits in accept() is not woken by close alone.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._thread.join(timeout=1.0)
         self.path.unlink(missing_ok=True)
+        if self.path.parent != self._folder.absolute():
+            self.path.parent.rmdir()
+            (self._folder / POINTER).unlink(missing_ok=True)
         self.serve(self._runner)
         self._cursor.close()
 
@@ -97,11 +127,13 @@ class ControlServer:
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as stream:
+        with connection, connection.makefile("rb") as stream:
             connection.settimeout(TIMEOUT_S)
             try:
                 line = stream.readline()
                 request = json.loads(line)
+                if not isinstance(request, dict):
+                    raise ValueError("a request is a JSON object")
                 reply = self._answer(request)
             except Error as problem:
                 reply = refusal(problem)
@@ -110,7 +142,7 @@ class ControlServer:
                     RunError("PS-RUN-004", "the request failed", got=f"{type(problem).__name__}: {problem}")
                 )
             try:
-                stream.write(json.dumps(reply).encode() + b"\n")
+                connection.sendall(json.dumps(reply).encode() + b"\n")
             except OSError:
                 # The client has gone; there is nobody to tell.
                 return
