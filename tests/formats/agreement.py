@@ -45,6 +45,23 @@ SCALARS = Schema(
     ),
     extra="dead",
 )
+# no column that the proof by length does not measure
+MEASURED = Schema(
+    "Measured",
+    (
+        Column("b", "BOOLEAN"),
+        Column("at", "TIMESTAMP", nullable=True),
+        Column("f", "DOUBLE", nullable=True),
+        Column("d", "DECIMAL(10,2)", nullable=True),
+        Column("y", "DATE", nullable=True),
+        Column("p", "INTERVAL", nullable=True),
+        Column("u", "UUID", nullable=True),
+        Column("x", "BLOB", nullable=True),
+        Column("h", "HUGEINT", nullable=True),
+        Column("z", "UTINYINT", nullable=True),
+        Column("s", "VARCHAR", nullable=True),
+    ),
+)
 NESTED = Schema(
     "Nested",
     (
@@ -61,7 +78,7 @@ NESTED = Schema(
         ),
     ),
 )
-SCHEMAS = {schema.name: schema for schema in (FLAT, SCALARS, NESTED)}
+SCHEMAS = {schema.name: schema for schema in (FLAT, SCALARS, MEASURED, NESTED)}
 
 
 @lru_cache
@@ -71,7 +88,7 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 @lru_cache
 def decoder(name: str, format: str = "json", kind: str = "stream", key: tuple[str, ...] = ()) -> Decoder:
-    event_time = {"Flat": None, "Scalars": "at", "Nested": None}[name]
+    event_time = "at" if name == "Scalars" else None
     return decoder_for(SCHEMAS[name], format, event_time=event_time, max_ahead=timedelta(days=365), kind=kind, key=key)
 
 

@@ -7,7 +7,7 @@ time alone (semantics R3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -33,12 +33,13 @@ class Decoder(Protocol):
         """The relation that `select` reads; the chunks of the batches stay chunks."""
         ...
 
-    def select(self, raw: str, *, guarded: bool) -> str:
+    def select(self, raw: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         """SQL over the staged relation `raw`, a row per record:
 
         `_ps_p` partition, `_ps_o` offset, `_ps_t` append time, `_ps_op` operation, the contract's columns, `_ps_at`
         event time (NULL: none), `_ps_extra` has unknown fields, `_ps_ok` (never NULL).
         Unguarded it is faster, but one malformed record makes the whole statement fail: run it again guarded.
+        With `columns`, only these of the contract are in the output; the checks cover all.
         """
         ...
 
@@ -84,10 +85,10 @@ class RecordDecoder:
         parts = [self._staged(batch) for batch in batches]
         return pa.concat_tables(parts) if parts else _STAGED.empty_table()
 
-    def select(self, raw: str, *, guarded: bool) -> str:
+    def select(self, raw: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         # the records that a format must first open are parsed once more on the way: nothing is saved unguarded
         guarded = guarded or self._format in ("upsert", "debezium")
-        return judge_select(self._judgement, self._records(raw), guarded=guarded)
+        return judge_select(self._judgement, self._records(raw), guarded=guarded, columns=columns)
 
     def diagnose(
         self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()

@@ -6,12 +6,15 @@ A lenient `from_json` gives the values. Whether they may be trusted is shown in 
 record is exactly as long as the sum of these for the values that the parse gave, then nothing else is in it: no unknown
 or repeated field, no white space, no escape, no other spelling. This needs that no spelling of a value is shorter than
 its canonical text. Texts: only an unquoted number, literal or container is shorter (2 quotes less), and it starts with
-one of `-0-9tfn{[NIi`. Integers: only an exponent is as short, and then the value is a multiple of 100, or (beyond 2^53,
-where the parse goes through a double) a multiple of 2, and beyond 2^60 of 256. In these cases, and for all other types,
-the very text `{"name":VALUE` or `,"name":VALUE` must occur in the record: a quote after a brace or comma can only open
-a string, so this is the field itself. The same text with `: ` and `, ` as separators is measured after these blanks are
-removed: one inside a string is preceded or followed by an escaped quote, which costs as much as the blank.
-Contracts with nested columns always go the second way.
+one of `-0-9tfn{[NIi`; no rule but a pattern or choice known to exclude these is trusted to. Integers: only an exponent
+is as short, and then the value is a multiple of 100, or (beyond 2^53, where the parse goes through a double) a multiple
+of 2, and beyond 2^60 of 256. Fractions: only an exponent is shorter, and then the canonical text has one too or ends in
+`.0`. In these cases the very text `{"name":VALUE` or `,"name":VALUE` must occur in the record: a quote after a brace or
+comma can only open a string, so this is the field itself (names that are no identifiers are not trusted with this).
+Values that are neither integers nor texts are kept as JSON by the parse and pass the grammar of their type as well.
+The same text with `: ` and `, ` as separators is measured after these blanks are removed: one inside a string is
+preceded or followed by an escaped quote, which costs as much as the blank.
+Contracts with nested columns or defaults always go the second way.
 
 *By grammar*, only for records that fail the first: what DuckDB's parser forgives (NaN, trailing commas) is looked for,
 field names are counted, and every value's own text is checked (types_sql).
@@ -20,14 +23,14 @@ field names are counted, and every value's own text is checked (types_sql).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
-from penstock.contract.patterns import UUID
+from penstock.contract.patterns import IP, UUID
 from penstock.contract.schema import Column, Rule, Schema
-from penstock.contract.types import IntegerType, parse_type, quote
+from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
 from penstock.formats.types_sql import check, children, json_struct, literal, typed
 
 CHANGE_FIELDS = ("_op", "_epoch", "_seq", "_correction")
@@ -52,14 +55,19 @@ class Judgement:
         return any(children(column) for column in self.schema.columns)
 
 
-def judge_select(judgement: Judgement, records: str, *, guarded: bool) -> str:
-    """SQL over `records` (_ps_p, _ps_o, _ps_t, _ps_j JSON text, _ps_d the operation, or NULL for the record's own)."""
+def judge_select(
+    judgement: Judgement, records: str, *, guarded: bool, columns: Collection[str] | None = None
+) -> str:
+    """SQL over `records` (_ps_p, _ps_o, _ps_t, _ps_j JSON text, _ps_d the operation, or NULL for the record's own).
+
+    columns: those of the contract to give; all are judged.
+    """
     values = _values_select(judgement, records, guarded=guarded)
-    columns = ", ".join(quote(name) for name in judgement.schema.names)
+    wanted = [name for name in judgement.schema.names if columns is None or name in columns]
     at = _event_time(judgement, guarded=guarded)
     timed = f"SELECT *, {at} AS _ps_at FROM ({values})"
-    head = f"_ps_p, _ps_o, _ps_t, _ps_op, {columns}, _ps_at"
-    return f"SELECT {head}, _ps_extra, {_verdict(judgement, guarded=guarded)} AS _ps_ok FROM ({timed})"
+    head = ", ".join(["_ps_p", "_ps_o", "_ps_t", "_ps_op", *map(quote, wanted), "_ps_at", "_ps_extra"])
+    return f"SELECT {head}, {_verdict(judgement, guarded=guarded)} AS _ps_ok FROM ({timed})"
 
 
 def explain_select(judgement: Judgement, records: str) -> str:
@@ -99,7 +107,7 @@ def _lenient(columns: Sequence[Column]) -> str:
 
 
 def _direct(column: Column) -> bool:
-    return isinstance(parse_type(column.type), IntegerType) or column.type in ("VARCHAR", "BOOLEAN")
+    return isinstance(parse_type(column.type), IntegerType) or column.type == "VARCHAR"
 
 
 def _value(column: Column) -> str:
@@ -119,11 +127,11 @@ def _by_length(judgement: Judgement) -> str:
     columns = judgement.schema.columns
     if not _measurable(judgement):
         return "false"
-    return f"coalesce(starts_with(_ps_c, '{{') AND {_measured(columns, '_ps_c')}, false)"
+    return _measured(columns, "_ps_c")
 
 
 def _measurable(judgement: Judgement) -> bool:
-    return not judgement.nested and not any(column.default for column in judgement.schema.columns)
+    return not judgement.nested and all(c.name.isidentifier() and not c.default for c in judgement.schema.columns)
 
 
 def _compact(judgement: Judgement) -> str:
@@ -140,8 +148,8 @@ def _measured(columns: Sequence[Column], record: str) -> str:
     fixed = 1 + sum(_overhead(column) for column in columns if not column.nullable)
     guards = [guard for column in columns for guard in [_guard(column, record)] if guard]
     same = f"strlen({record}) = {fixed} + {' + '.join(lengths)}"
-    # the guards cost more than the lengths, so that they are asked only where the length fits
-    return f"(CASE WHEN {same} THEN {' AND '.join(guards) or 'true'} ELSE false END)"
+    opened = f"starts_with({record}, '{{')"
+    return f"CASE WHEN {' AND '.join([same, opened, *guards])} THEN true ELSE false END"
 
 
 def _name(column: Column) -> str:
@@ -187,11 +195,17 @@ def _guard(column: Column, record: str) -> str:
         # two dots or a colon after a digit: an address, a time, a version, but no number
         no_number = f"({field}[1] BETWEEN '0' AND '9' AND ({field} LIKE '%.%.%' OR contains({field}, ':')))"
         safe = f"{no_number} OR NOT contains({literal(_UNSAFE_FIRST)}, {field}[1]) OR {field} = ''"
-        occurs = _occurs(column, f"'\"' || {field} || '\"'", record)
+        quoted = f"'\"' || {field} || '\"'"
+        guard = f"CASE WHEN {safe} THEN true ELSE {_occurs(column, quoted, record)} END"
+    elif isinstance(kind, IntegerType):
+        safe = _unlike_exponent(field) if kind.highest < 2**63 else "false"
+        guard = f"CASE WHEN {safe} THEN true ELSE {_occurs(column, f'{field}::VARCHAR', record)} END"
     else:
-        safe = _unlike_exponent(field) if isinstance(kind, IntegerType) and kind.highest < 2**63 else "false"
-        occurs = _occurs(column, f"{field}::VARCHAR", record)
-    guard = f"CASE WHEN {safe} THEN true ELSE {occurs} END"
+        text = f"{field}::VARCHAR"
+        bare = f"NOT starts_with({text}, '\"') AND (contains(lower({text}), 'e') OR suffix({text}, '.0'))"
+        fraction = isinstance(kind, DecimalType) or column.type in ("DOUBLE", "FLOAT")
+        exact = f"CASE WHEN {bare} THEN {_occurs(column, text, record)} ELSE true END" if fraction else "true"
+        guard = f"CASE WHEN {check(column, field)} THEN {exact} ELSE false END"
     return f"(CASE WHEN {field} IS NULL THEN true ELSE {guard} END)" if column.nullable else f"({guard})"
 
 
@@ -206,7 +220,7 @@ def _never_bare(column: Column) -> bool:
     for rule in column.rules:
         if rule.name == "one_of" and isinstance(rule.argument, tuple):
             return all(str(value)[:1] not in _UNSAFE_FIRST or _is_word(str(value)) for value in rule.argument)
-        if rule.name == "pattern" and rule.argument == UUID:
+        if rule.name == "pattern" and rule.argument in (UUID, IP):
             return True
     return False
 
@@ -264,10 +278,13 @@ def _verdict(judgement: Judgement, *, guarded: bool) -> str:
     parts = ["_ps_shape"]
     for column in judgement.schema.columns:
         if not column.nullable or column.name in judgement.key:
-            present = f"{quote(column.name)} IS NOT NULL"
+            given = f"{quote(column.name)} IS NOT NULL"
             whole = deletes and column.name not in judgement.key
-            parts.append(f"({present} OR _ps_op = '-D')" if whole else present)
-        parts.extend(f"coalesce({rule_sql(column, rule)}, true)" for rule in column.rules)
+            parts.append(f"({given} OR _ps_op = '-D')" if whole else given)
+        rules = [rule_sql(column, rule) for rule in column.rules]
+        # a null was refused just above, where none may be: only the others need to let it pass
+        present = not column.nullable and not deletes
+        parts.extend(rules if present else (f"coalesce({rule}, true)" for rule in rules))
     if judgement.schema.extra == "dead":
         parts.append("NOT _ps_extra")
     for row_check in judgement.schema.checks:
@@ -276,7 +293,8 @@ def _verdict(judgement: Judgement, *, guarded: bool) -> str:
     if judgement.event_time is not None:
         known = "(_ps_at IS NOT NULL OR _ps_op = '-D')" if deletes else "_ps_at IS NOT NULL"
         parts += [known, _near(judgement)]
-    return f"coalesce({' AND '.join(parts)}, false)"
+    # within CASE the conditions narrow the rows that the next one looks at, and NULL is false
+    return f"CASE WHEN {' AND '.join(parts)} THEN true ELSE false END"
 
 
 def rule_sql(column: Column, rule: Rule) -> str:

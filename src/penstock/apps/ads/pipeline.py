@@ -8,24 +8,10 @@ from __future__ import annotations
 from typing import Literal
 
 from penstock.contract.model import Contract, Field
-from penstock.contract.patterns import UUID
+from penstock.contract.patterns import IP, UUID
 from penstock.pipeline import Emit, Pipeline
 
-_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_IPV4 = rf"{_OCTET}(\.{_OCTET}){{3}}"
-_H16 = r"[0-9a-fA-F]{1,4}"
-_IPV6 = "|".join(
-    [
-        rf"({_H16}:){{7}}{_H16}",
-        rf"({_H16}:){{1,7}}:",
-        rf":((:{_H16}){{1,7}}|:)",
-        *(rf"({_H16}:){{{before}}}(:{_H16}){{1,{7 - before}}}" for before in range(1, 7)),
-        rf"({_H16}:){{6}}{_IPV4}",
-        rf"::({_H16}:){{0,5}}{_IPV4}",
-        *(rf"({_H16}:){{{before}}}(:{_H16}){{0,{5 - before}}}:{_IPV4}" for before in range(1, 6)),
-    ]
-)
-IP_PATTERN = rf"^({_IPV4}|{_IPV6})$"
+IP_PATTERN = IP
 
 
 class AdEvent(Contract):
