@@ -14,7 +14,8 @@ from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, Where
 from penstock.graph import Kind, SinkDecl, SourceDecl, StepDecl, ViewDecl
 
-RESERVED_COLUMNS = frozenset({"_op", "_epoch", "_seq", "_correction"})
+# `rowid` is how stored rows are told apart; a column of that name would hide it.
+RESERVED_COLUMNS = frozenset({"_op", "_epoch", "_seq", "_correction", "rowid"})
 RESERVED_PREFIX = "_ps_"
 _DURATIONS = ("watermark", "within", "retention", "max_ahead", "idle_after", "correction_horizon", "clock")
 
@@ -53,7 +54,7 @@ def _reserved(name: str, kind: Kind, schema: Schema, where: Where) -> Iterator[D
                 "PS-DECL-001",
                 f"{kind} {name}: column {column} is reserved",
                 where=where,
-                expected="a name other than _op, _epoch, _seq, _correction and not starting with _ps_",
+                expected="a name other than rowid, _op, _epoch, _seq, _correction and not starting with _ps_",
                 got=column,
             )
         if lowered in seen:

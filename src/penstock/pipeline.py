@@ -240,6 +240,10 @@ class Pipeline:
         place = where or _caller()
         if emit not in ("changes", "final"):
             self._wrong("PS-DECL-005", f"view {name}: emit is invalid", place, "'changes' or 'final'", repr(emit))
+        if strategy not in ("auto", "refresh"):
+            self._wrong("PS-DECL-005", f"view {name}: strategy is invalid", place, "'auto' or 'refresh'", repr(strategy))
+        if state not in ("bounded", "unbounded"):
+            self._wrong("PS-DECL-005", f"view {name}: state is invalid", place, "'bounded' or 'unbounded'", repr(state))
         if self._new_name(name, place):
             self._views.append(ViewDecl(name, sql, place, emit, _names(key), state, strategy))
 

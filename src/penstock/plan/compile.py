@@ -14,6 +14,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
 
+from penstock.declaration_checks import RESERVED_COLUMNS
 from penstock.errors import DeclarationError, DeclarationErrors, Error, Where
 from penstock.pipeline import Graph, SourceDecl, StepDecl, ViewDecl
 from penstock.plan.binder import Binder, BindProblem
@@ -285,7 +286,7 @@ def _bind(compiler: _Compiler, query: Query) -> tuple[Field, ...]:
     seen: set[str] = set()
     for field in fields:
         lowered = field.name.lower()
-        reserved = lowered.startswith("_ps_") or lowered in ("_op", "_epoch", "_seq", "_correction")
+        reserved = lowered.startswith("_ps_") or lowered in RESERVED_COLUMNS
         if reserved or lowered in seen:
             raise DeclarationError(
                 "PS-DECL-001",

@@ -14,7 +14,7 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
 
 from penstock.durations import parse_duration
-from penstock.errors import DeclarationError, Where
+from penstock.errors import DeclarationError, Unsupported, Where
 from penstock.pipeline import Graph, ParameterDecl, ViewDecl
 from penstock.plan.blocks import literal
 
@@ -45,19 +45,26 @@ def parse_view(view: ViewDecl, graph: Graph, volatile: frozenset[str]) -> Query:
     Raises:
         DeclarationError: PS-DECL-006 (syntax), PS-DECL-008 (volatile), PS-DECL-015 (unknown parameter), with the place.
     """
-    text = quote_at(fill_parameters(view.sql, graph, view.where))
+    text = quote_at(fill_parameters(view.sql, graph, view.where, f"view {view.name}"))
+    _refuse_windows_to_come(text, view)
     tree = _parse(text, view)
-    _refuse_volatile(tree, view, volatile)
+    _refuse_volatile(tree, text, view, volatile)
     return Query(view, text, tree, _relations(tree))
 
 
-def fill_parameters(text: str, graph: Graph, where: Where) -> str:
+def fill_parameters(text: str, graph: Graph, where: Where, what: str = "the declaration") -> str:
     """The text with each `$name` outside of strings and comments replaced by its value as an SQL literal."""
     declared = {p.name: p for p in graph.parameters}
     try:
         tokens = sqlglot.tokenize(text, dialect=DIALECT)
     except TokenError as problem:
-        raise DeclarationError("PS-DECL-006", "the SQL cannot be read", where=where, got=str(problem)) from None
+        raise DeclarationError(
+            "PS-DECL-006",
+            f"{what}: the SQL cannot be read",
+            where=where,
+            expected="SQL whose quotes and comments are closed",
+            got=str(problem),
+        ) from None
     pieces: list[str] = []
     position = 0
     for sign, name in zip(tokens, tokens[1:], strict=False):
@@ -67,8 +74,8 @@ def fill_parameters(text: str, graph: Graph, where: Where) -> str:
         if parameter is None:
             raise DeclarationError(
                 "PS-DECL-015",
-                f"parameter ${name.text} is not declared",
-                where=place_in(where, text, sign.line, _column(text, sign.start)),
+                f"{what}: parameter ${name.text} is not declared",
+                where=_place_of(where, text, sign.start),
                 expected=", ".join(f"${p}" for p in sorted(declared)) or "a declared parameter",
                 got=f"${name.text}",
             )
@@ -155,7 +162,20 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
     return trees[0]
 
 
-def _refuse_volatile(tree: exp.Expr, view: ViewDecl, volatile: frozenset[str]) -> None:
+def _refuse_windows_to_come(text: str, view: ViewDecl) -> None:
+    tokens = sqlglot.tokenize(text, dialect=DIALECT)
+    for token, following in zip(tokens, tokens[1:], strict=False):
+        if token.text.lower() in ("hop", "session") and following.token_type == TokenType.L_PAREN:
+            raise Unsupported(
+                "PS-PLAN-001",
+                f"view {view.name}: {token.text.lower()}(...) windows cannot be held yet",
+                where=_place_of(view.where, text, token.start),
+                expected="tumbling windows: time_bucket(INTERVAL ..., event time) or date_trunc(unit, event time)",
+                got=f"{token.text}(",
+            )
+
+
+def _refuse_volatile(tree: exp.Expr, text: str, view: ViewDecl, volatile: frozenset[str]) -> None:
     for node in tree.find_all(exp.Func, exp.Column):
         names = function_names(node) if isinstance(node, exp.Func) else {node.name.lower()} & {"current_timestamp"}
         clock = isinstance(node, CLOCKS) or bool(names & {"now", "today", "current_date", "get_current_timestamp"})
@@ -165,7 +185,7 @@ def _refuse_volatile(tree: exp.Expr, view: ViewDecl, volatile: frozenset[str]) -
         raise DeclarationError(
             "PS-DECL-008",
             f"view {view.name}: {shown} gives another answer each time",
-            where=view.where,
+            where=_place_of_word(view.where, text, shown.split("(", 1)[0]),
             expected="functions whose result follows from their arguments",
             got=shown,
             hint="declare a clock (pipeline.clock('clock', '1s')) and join it"
@@ -189,5 +209,12 @@ def _relations(tree: exp.Expr) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _column(text: str, position: int) -> int:
-    return position - (text.rfind("\n", 0, position) + 1) + 1
+def _place_of(where: Where, text: str, position: int) -> Where:
+    """The place in the user's file of a position in a view's text."""
+    line_start = text.rfind("\n", 0, position) + 1
+    return place_in(where, text, text.count("\n", 0, position) + 1, position - line_start + 1)
+
+
+def _place_of_word(where: Where, text: str, word: str) -> Where:
+    found = next((t for t in sqlglot.tokenize(text, dialect=DIALECT) if t.text.lower() == word.lower()), None)
+    return _place_of(where, text, found.start) if found is not None else where
