@@ -160,18 +160,18 @@ def _place(scope: EpochScope, source: SourceDecl, progress: SourceProgress, inge
     Only rows at or behind their watermark can be late, so only these (and all, where duplicates are told by it) get
     one; the others keep NULL. The running maximum is taken in numpy: a window function would sort the epoch.
     """
-    name = f"_ps_w_{source.name}"
     if source.watermark is None:
-        scope.temporary(name, f"SELECT *, NULL::TIMESTAMP AS _ps_wm FROM {ingested.relation}")
-    else:
-        scope.connection.register("_ps_marks", _watermarks(scope, source, progress, ingested))
-        scope.temporary(
-            name,
-            f"SELECT a.*, m.wm AS _ps_wm FROM {ingested.relation} AS a "
-            f"LEFT JOIN _ps_marks AS m ON a._ps_o = m.o AND a._ps_p = m.p",
-        )
-        scope.connection.unregister("_ps_marks")
-    ingested.relation = quote(name)
+        ingested.relation = f"(SELECT *, NULL::TIMESTAMP AS _ps_wm FROM {ingested.relation})"
+        return
+    name = f"_ps_w_{source.name}"
+    scope.connection.register("_ps_marks", _watermarks(scope, source, progress, ingested))
+    scope.temporary(name, "SELECT * FROM _ps_marks")
+    scope.connection.unregister("_ps_marks")
+    # A subquery, not a copy: whoever reads it reads the columns that it needs.
+    ingested.relation = (
+        f"(SELECT a.*, m.wm AS _ps_wm FROM {ingested.relation} AS a "
+        f"LEFT JOIN {quote(name)} AS m ON a._ps_o = m.o AND a._ps_p = m.p)"
+    )
 
 
 def _watermarks(scope: EpochScope, source: SourceDecl, progress: SourceProgress, ingested: Ingested) -> pa.Table:
