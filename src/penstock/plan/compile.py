@@ -258,7 +258,8 @@ def _add_view(compiler: _Compiler, query: Query) -> None:
     except (Opaque, BindProblem, SqlglotError) as reason:
         for name in set(compiler.blocks) - before:
             _drop(compiler, name)
-        result = _refresh(compiler, inner, fields, tree, oracle, str(reason) or type(reason).__name__)
+        why = reason.message.split("\n")[0] if isinstance(reason, BindProblem) else str(reason)
+        result = _refresh(compiler, inner, fields, tree, oracle, why or type(reason).__name__)
     if view.emit == "final":
         result = _final(compiler, view, result)
     if view.key:

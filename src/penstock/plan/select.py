@@ -399,7 +399,8 @@ def _group_keys(select: exp.Select, projections: list[exp.Expr], names: frozense
     group = select.args.get("group")
     if group is None:
         return []
-    if any(group.args.get(part) for part in ("grouping_sets", "cube", "rollup", "totals")):
+    named = any(group.args.get(part) for part in ("grouping_sets", "cube", "rollup", "totals"))
+    if named or group.find(exp.GroupingSets, exp.Cube, exp.Rollup):
         raise Opaque("GROUPING SETS, ROLLUP or CUBE")
     if group.args.get("all"):
         return [p for p in projections if not _aggregates(p, names) and not isinstance(p, exp.Literal)]
