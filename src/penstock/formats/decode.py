@@ -19,9 +19,17 @@ from penstock.contract.schema import Schema, Verdict
 from penstock.errors import ConnectorError
 from penstock.formats.csvtext import csv_json
 from penstock.formats.jsontext import Object
-from penstock.formats.judge_sql import Judgement, clean, explain_select, judge_select
+from penstock.formats.judge_sql import (
+    Judgement,
+    clean,
+    explain_select,
+    explain_text_select,
+    judge_select,
+    named_columns,
+)
 from penstock.formats.rows import table_json
-from penstock.formats.verdict import Examined, examine, judge, parse_record
+from penstock.formats.types_sql import children
+from penstock.formats.verdict import Examined, Explained, examine, judge, parse_record
 
 FORMATS = ("json", "csv", "changelog", "upsert", "debezium")
 
@@ -80,6 +88,8 @@ class RecordDecoder:
         self._judgement = judgement
         self._format = format
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._named = named_columns(judgement)
+        self._plain = not any(children(column) for column in self._named)
 
     def stage(self, batches: Sequence[Batch]) -> pa.Table:
         parts = [self._staged(batch) for batch in batches]
@@ -98,8 +108,10 @@ class RecordDecoder:
             return opened
         text, operation, record = opened
 
-        def explain(json_text: str) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
-            return self._explain(json_text, operation, append_time)
+        def explain(json_text: str, values: tuple[object, ...]) -> Explained:
+            if self._plain:
+                return self._explain(values, append_time)
+            return self._explain_text(json_text, operation, append_time)
 
         return judge(self._judgement, record, operation, text, explain)
 
@@ -211,27 +223,39 @@ class RecordDecoder:
         found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged', self._updates)})", staged)
         return None if found is None or found[0] is None else str(found[0])
 
-    def _explain(
-        self, text: str, operation: str | None, append_time: datetime | None
-    ) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+    def _explain(self, values: tuple[object, ...], append_time: datetime | None) -> Explained:
+        given = [
+            (column, value)
+            for column, value in zip(self._judgement.schema.columns, values, strict=True)
+            if column in self._named
+        ]
+        moment = append_time.replace(tzinfo=None) if append_time is not None else None
+        return _explained(self._ask(explain_select(self._judgement, moment, given), None))
+
+    def _explain_text(self, text: str, operation: str | None, append_time: datetime | None) -> Explained:
         staged = _one_row(text, append_time, gone=False)
         given = "NULL::VARCHAR" if operation is None else f"'{operation}'"
         records = f"(SELECT _ps_p, _ps_o, _ps_t, _ps_v AS _ps_j, {given} AS _ps_d FROM staged)"
-        found = self._ask(explain_select(self._judgement, records), staged)
-        assert found is not None
-        at, near, *checks = found
-        return at, near, tuple(checks)  # type: ignore[return-value, arg-type]
+        return _explained(self._ask(explain_text_select(self._judgement, records), staged))
 
-    def _ask(self, sql: str, staged: pa.Table) -> tuple[object, ...] | None:
+    def _ask(self, sql: str, staged: pa.Table | None) -> tuple[object, ...] | None:
         if self._connection is None:
             self._connection = duckdb.connect()
             self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        self._connection.register("staged", staged)
+        if staged is not None:
+            self._connection.register("staged", staged)
         try:
             # all rows: DuckDB 2.0 keeps a connection busy until its result is read to the end
             return next(iter(self._connection.execute(sql).fetchall()), None)
         finally:
-            self._connection.unregister("staged")
+            if staged is not None:
+                self._connection.unregister("staged")
+
+
+def _explained(found: tuple[object, ...] | None) -> Explained:
+    assert found is not None
+    at, near, *checks = found
+    return at, near, tuple(checks)  # type: ignore[return-value, arg-type]
 
 
 _LETTERS = {"c": "+I", "r": "+I", "u": "+U", "d": "-D"}

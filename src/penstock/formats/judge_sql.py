@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from penstock.contract.patterns import IP, UUID
@@ -55,9 +55,7 @@ class Judgement:
         return any(children(column) for column in self.schema.columns)
 
 
-def judge_select(
-    judgement: Judgement, records: str, *, guarded: bool, columns: Collection[str] | None = None
-) -> str:
+def judge_select(judgement: Judgement, records: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
     """SQL over `records` (_ps_p, _ps_o, _ps_t, _ps_j JSON text, _ps_d the operation, or NULL for the record's own).
 
     columns: those of the contract to give; all are judged.
@@ -70,11 +68,49 @@ def judge_select(
     return f"SELECT {head}, {_verdict(judgement, guarded=guarded)} AS _ps_ok FROM ({timed})"
 
 
-def explain_select(judgement: Judgement, records: str) -> str:
-    """For one record whose fields are right: the event time, whether it is too far ahead, and every row check."""
-    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({_values_select(judgement, records, guarded=True)})"  # noqa: E501
+def explain_select(judgement: Judgement, append_time: datetime | None, given: Sequence[tuple[Column, object]]) -> str:
+    """For a record whose fields are right: the event time, whether it is too far ahead, and every row check.
+
+    given: the columns that the expressions name, with their values. Judging the record's text once more would be as
+    right, but planning that takes a hundred times as long.
+    """
+    moment = "NULL" if append_time is None else literal(append_time.isoformat(" "))
+    values = "".join(f", {_constant(column, value)} AS {quote(column.name)}" for column, value in given)
+    record = f"SELECT {moment}::TIMESTAMP AS _ps_t, true AS _ps_shape{values}"
+    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({record})"
+    return f"SELECT {_explained(judgement)} FROM ({timed})"
+
+
+def _constant(column: Column, value: object) -> str:
+    # as text: for parameters, DuckDB looks for libraries of Python, in vain and each time
+    match value:
+        case None:
+            return f"NULL::{column.type}"
+        case bytes():
+            return f"from_hex('{value.hex()}')"
+        case timedelta():
+            return f"to_microseconds({value // timedelta(microseconds=1)})"
+        case Decimal():
+            return f"'{value:f}'::{column.type}"
+    return f"{literal(str(value))}::{column.type}"
+
+
+def explain_text_select(judgement: Judgement, records: str) -> str:
+    """The same from the text of records, for nested columns that no parameter can carry."""
+    values = _values_select(judgement, records, guarded=True)
+    timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({values})"
+    return f"SELECT {_explained(judgement)} FROM ({timed})"
+
+
+def _explained(judgement: Judgement) -> str:
     checks = "".join(f", TRY(coalesce(({c.sql})::BOOLEAN, true))" for c in judgement.schema.checks)
-    return f"SELECT _ps_at, {_near(judgement)}{checks} FROM ({timed})"
+    return f"_ps_at, {_near(judgement)}{checks}"
+
+
+def named_columns(judgement: Judgement) -> tuple[Column, ...]:
+    """The columns whose names occur in the expressions (perhaps inside a text or another word: then one too many)."""
+    expressions = " ".join([judgement.event_time or "", *(check.sql for check in judgement.schema.checks)]).lower()
+    return tuple(column for column in judgement.schema.columns if column.name.lower() in expressions)
 
 
 def _values_select(judgement: Judgement, records: str, *, guarded: bool) -> str:

@@ -20,6 +20,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from penstock.contract import patterns
 from penstock.contract.schema import Column, Rule, Verdict
 from penstock.contract.types import DecimalType, IntegerType, ListType, MapType, PlainType, StructType, parse_type
 from penstock.formats import types_sql
@@ -32,7 +33,8 @@ _DECIMAL = re.compile(types_sql.DECIMAL)
 _WIDE = Context(prec=400)
 
 Value = object
-Explain = Callable[[str], tuple[datetime | None, bool, tuple[bool | None, ...]]]
+Explained = tuple[datetime | None, bool, tuple[bool | None, ...]]
+Explain = Callable[[str, tuple[Value | None, ...]], Explained]
 
 
 class _Dead(Exception):
@@ -75,14 +77,14 @@ class Examined:
 
 def examine(judgement: Judgement, record: Object, operation: str | None) -> Examined | Verdict:
     """Everything but the user's SQL (row checks and event time), without a database: for a batch oracle."""
-    verdict = judge(judgement, record, operation, "", lambda _: _nothing_said(judgement))
+    verdict = judge(judgement, record, operation, "", lambda _text, _values: _nothing_said(judgement))
     if verdict is not None:
         return verdict
     values = tuple(_column_value(column, record) for column in judgement.schema.columns)
     return Examined(_operation(judgement, record, operation), values)
 
 
-def _nothing_said(judgement: Judgement) -> tuple[datetime | None, bool, tuple[bool | None, ...]]:
+def _nothing_said(judgement: Judgement) -> Explained:
     return datetime.min, True, (True,) * len(judgement.schema.checks)
 
 
@@ -92,8 +94,10 @@ def _judge(judgement: Judgement, record: Object, operation: str | None, text: st
         raise _Dead("duplicate_key", repeated, repeated, f"the field {repeated!r} occurs more than once")
     op = _operation(judgement, record, operation)
     by_key = op == "-D" and judgement.kind == "table" and bool(judgement.key)
+    values = []
     for column in judgement.schema.columns:
         value = _column_value(column, record)
+        values.append(value)
         if value is None:
             _absent(judgement, column, record, by_key=by_key)
             continue
@@ -102,7 +106,7 @@ def _judge(judgement: Judgement, record: Object, operation: str | None, text: st
     unknown = [n for n, _ in record.pairs if n not in judgement.schema.names and n not in CHANGE_FIELDS]
     if unknown and judgement.schema.extra == "dead":
         raise _Dead("extra", unknown[0], unknown[0], f"the contract has no field {unknown[0]!r}")
-    _expressions(judgement, text, explain, by_key=by_key)
+    _expressions(judgement, text, tuple(values), explain, by_key=by_key)
 
 
 def _operation(judgement: Judgement, record: Object, operation: str | None) -> str:
@@ -134,10 +138,12 @@ def _column_value(column: Column, record: Object) -> Value | None:
     return None if value is None else _typed(column, value, column.name)
 
 
-def _expressions(judgement: Judgement, text: str, explain: Explain, *, by_key: bool) -> None:
+def _expressions(
+    judgement: Judgement, text: str, values: tuple[Value | None, ...], explain: Explain, *, by_key: bool
+) -> None:
     if judgement.event_time is None and not judgement.schema.checks:
         return
-    at, near, checks = explain(text)
+    at, near, checks = explain(text, values)
     for row_check, passed in zip(judgement.schema.checks, checks, strict=True):
         if not passed:
             raise _Dead(row_check.name, "", text, f"the check {row_check.name} does not hold: {row_check.sql}")
@@ -337,7 +343,7 @@ def _holds(column: Column, rule: Rule, value: Value) -> bool:
         case "max_length":
             return len(value) <= int(argument)  # type: ignore[arg-type]
         case "pattern":
-            return bool(pc.match_substring_regex(pa.array([str(value)]), str(argument))[0].as_py())
+            return _matches(str(argument), str(value))
         case "multiple_of":
             return Decimal(str(value)) % Decimal(str(argument)) == 0
     bound: object = argument
@@ -346,6 +352,17 @@ def _holds(column: Column, rule: Rule, value: Value) -> bool:
     elif isinstance(value, Decimal) and isinstance(argument, float):
         value = float(value)
     return bool(_COMPARE[rule.name](value, bound))
+
+
+# compiling a pattern takes RE2 a hundred times as long as matching it, and Arrow does not keep what it compiled
+_KNOWN = {pattern: re.compile(pattern.removeprefix("^").removesuffix("$")) for pattern in (patterns.UUID, patterns.IP)}
+
+
+def _matches(pattern: str, text: str) -> bool:
+    known = _KNOWN.get(pattern)
+    if known is not None:
+        return known.fullmatch(text) is not None
+    return bool(pc.match_substring_regex(pa.array([text]), pattern)[0].as_py())
 
 
 _COMPARE: dict[str, Callable[..., bool]] = {
