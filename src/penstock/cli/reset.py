@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from pathlib import Path
 
 import click
 
@@ -16,7 +18,7 @@ from penstock.runtime.lock import StateLock
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pipeline_options
 def reset(options: PipelineOptions, yes: bool) -> None:
-    """Drop the state of PIPELINE. Its dead letters and late rows are kept aside, as `state.duckdb.before-reset`."""
+    """Drop the state of PIPELINE. Its dead letters and late rows stay in the old file, kept beside the new one."""
     job = options.load()
     folder = job.target.state
     if not (folder / DATABASE).exists():
@@ -25,12 +27,17 @@ def reset(options: PipelineOptions, yes: bool) -> None:
         click.confirm(f"drop the state in {folder}?", abort=True, err=True)
     lock = StateLock.take(folder)
     try:
-        kept = folder / f"{DATABASE}.before-reset"
+        kept = _free_name(folder)
         shutil.move(folder / DATABASE, kept)
         wal = folder / f"{DATABASE}.wal"
         if wal.exists():
-            shutil.move(wal, folder / f"{DATABASE}.before-reset.wal")
+            shutil.move(wal, kept.with_name(f"{kept.name}.wal"))
         (folder / "mark").unlink(missing_ok=True)
     finally:
         lock.release()
     click.echo(f"{job.graph.name} starts again from its sources at the next run; the old state is kept as {kept}")
+
+
+def _free_name(folder: Path) -> Path:
+    """A second reset keeps what the first one kept."""
+    return next(name for n in itertools.count(1) if not (name := folder / f"{DATABASE}.before-reset-{n}").exists())
