@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +48,7 @@ class Verified:
     starts: int = 0
     epochs: int = 0
     rows: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     missed: int = 0
     undone: int = 0
     compared: dict[str, int] = field(default_factory=dict)
@@ -198,7 +197,8 @@ class _Run:
             log_hits=log_hits,
         )
         if ended.killed:
-            self._result.kills["at a random moment" if after_s is not None else kill.partition("@")[0]] += 1
+            point = "at a random moment" if after_s is not None else kill.partition("@")[0]
+            self._result.kills[point] = self._result.kills.get(point, 0) + 1
             self._result.undone += len(ended.undone)
         elif kill:
             self._result.missed += 1

@@ -155,6 +155,7 @@ class Shop:
         self._views = view_specs(plan)
         self._keys = {view.name: view.key for view in plan.views}
         journal, answer, spec = (self.folder / name for name in ("journal", "answer.duckdb", "oracle.json"))
+        answer.unlink(missing_ok=True)
         reply = ask_state(self._graph, self._state, {"do": "journal"})
         rows: list[list[str]] = reply["rows"]  # type: ignore[assignment]
         journal.write_text("".join(f"{row[0]}\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,162 @@
+"""`penstock verify` from end to end: a right job passes, a broken one is found, nothing compared is no success."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PIPELINE = """
+from datetime import datetime
+import penstock as ps
+
+class Click(ps.Contract):
+    user: int = ps.Field(ge=0)
+    at: datetime
+
+class User(ps.Contract):
+    user: int
+    city: str | None = None
+
+pipeline = ps.Pipeline("clicks")
+pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
+pipeline.table("users", User, key="user")
+pipeline.view(
+    "per_minute",
+    "SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n, sum(user * 0.1::DOUBLE) AS s "
+    "FROM clicks GROUP BY ALL",
+    emit="final",
+)
+pipeline.view(
+    "per_city",
+    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users USING (user) GROUP BY city",
+    state="unbounded",
+)
+"""
+
+# The pipeline's own module breaks the engine, in the job's process alone.
+BROKEN = {
+    "a lost change": """
+import sys
+if "penstock.runtime.runner" in sys.modules:
+    from penstock.engines.duckdb import epoch
+    whole = epoch.changes_sql
+    def lossy(*arguments, **options):
+        sql = whole(*arguments, **options)
+        return sql and f"SELECT * FROM ({sql}) WHERE n % 3 <> 0"
+    epoch.changes_sql = lossy
+""",
+    "a dead letter that is not kept": """
+import sys
+if "penstock.runtime.runner" in sys.modules:
+    from penstock.engines.duckdb import letters
+    letters.record_dead = lambda connection, source, letters, epoch: None
+""",
+    "a watermark that is too low": """
+import sys
+if "penstock.runtime.runner" in sys.modules:
+    from penstock.engines.duckdb import sources
+    given = sources._us
+    sources._us = lambda duration: given(duration) + 100_000_000
+""",
+}
+
+
+def prepare(folder: Path, *, extra: str = "", rows: int = 400) -> None:
+    draw = random.Random(7)
+    (folder / "p.py").write_text(PIPELINE + extra)
+    second = 0.0
+    clicks = []
+    for _ in range(rows):
+        second += draw.random() * 2
+        late = draw.choice((0, 0, 0, 8, 90)) if draw.random() < 0.3 else 0
+        at = max(second - late, 0)
+        stamp = f"2026-01-01T{int(at // 3600):02d}:{int(at // 60 % 60):02d}:{at % 60:09.6f}"
+        clicks.append(json.dumps({"user": draw.randrange(-1, 9), "at": stamp}))
+    users = [
+        json.dumps(
+            {"user": draw.randrange(9), "city": draw.choice(("Rome", "Oslo", None))}
+            | ({"_op": "-D"} if draw.random() < 0.2 else {})
+        )
+        for _ in range(rows // 8)
+    ]
+    (folder / "clicks.jsonl").write_text("\n".join(clicks) + ("\n" if rows else ""))
+    (folder / "users.jsonl").write_text("\n".join(users) + ("\n" if rows else ""))
+
+
+def verify(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    inputs = ("--input", "clicks=file:clicks.jsonl", "--input", "users=file:users.jsonl")
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", "verify", "p.py", *inputs, "--seed", "3", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_a_right_job_passes_through_cuts_and_kills(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    done = verify(tmp_path, "--runs", "3", "--kills", "3", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["difference"] is None
+    assert found["runs"] == 3
+    assert set(found["compared"]) == {"per_minute", "per_city"}
+    assert found["compared"]["per_minute"] > 5
+    assert found["counts"]["clicks"]["rows"] == 400
+    assert found["counts"]["clicks"]["dead"] > 10
+    assert found["late"]["per_minute"] > 5
+    assert sum(found["kills"].values()) + found["missed"] == 6
+    assert sum(found["kills"].values()) >= 3
+    assert not (tmp_path / ".penstock").exists()
+
+
+def test_one_run_says_what_it_compared(tmp_path: Path) -> None:
+    prepare(tmp_path, rows=60)
+    done = verify(tmp_path, "--runs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "per_city: " in done.stdout
+    assert "equal to the batch" in done.stdout
+    assert "clicks: 60 rows = " in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_job_is_found(tmp_path: Path, fault: str) -> None:
+    prepare(tmp_path, extra=fault)
+    done = verify(tmp_path, "--runs", "1")
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "PS-VERIFY-001" in done.stderr
+    assert "expected: batch:" in done.stderr
+    assert "got: job:" in done.stderr
+    assert "equal to the batch" not in done.stdout
+
+
+def test_no_rows_are_no_success(tmp_path: Path) -> None:
+    prepare(tmp_path, rows=0)
+    done = verify(tmp_path)
+    assert done.returncode == 2
+    assert "PS-VERIFY-002" in done.stderr
+    assert "the sources are empty" in done.stderr
+    assert done.stdout == ""
+
+
+def test_no_view_that_can_be_compared_is_no_success(tmp_path: Path) -> None:
+    prepare(tmp_path, rows=10)
+    (tmp_path / "p.py").write_text(
+        PIPELINE.split("pipeline.view(")[0]
+        .replace('watermark="5 seconds", ', "")
+        .replace('state="unbounded")', "transient=True)")
+        + 'pipeline.view("passed", "SELECT * FROM clicks")\n'
+    )
+    done = verify(tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "PS-VERIFY-002" in done.stderr
+    assert "transient" in done.stderr
