@@ -12,7 +12,6 @@ from penstock.connectors.base import RawBatch
 from penstock.contract.schema import Column, Schema
 from penstock.formats.decode import decoder_for
 from penstock.formats.encode import csv_names, encode
-
 from tests.formats.agreement import judged
 
 SCHEMA = Schema(

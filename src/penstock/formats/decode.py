@@ -141,8 +141,16 @@ class RecordDecoder:
         return text, operation, record
 
     def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
-        text = table_json(pa.Table.from_pylist([columns]), self._judgement.schema)[0].as_py()
-        return RecordDecoder(self._judgement, "json").diagnose(text.encode(), None, append_time)
+        row = pa.Table.from_pylist([columns])
+        text = table_json(row, self._judgement.schema, self._connected())[0].as_py()
+        return self._as_json().diagnose(text.encode(), None, append_time)
+
+    def _as_json(self) -> RecordDecoder:
+        if self._format == "json":
+            return self
+        decoder = RecordDecoder(self._judgement, "json")
+        decoder._connection = self._connected()
+        return decoder
 
     @property
     def _updates(self) -> bool:
@@ -239,17 +247,21 @@ class RecordDecoder:
         return _explained(self._ask(explain_text_select(self._judgement, records), staged))
 
     def _ask(self, sql: str, staged: pa.Table | None) -> tuple[object, ...] | None:
+        connection = self._connected()
+        if staged is not None:
+            connection.register("staged", staged)
+        try:
+            # all rows: DuckDB 2.0 keeps a connection busy until its result is read to the end
+            return next(iter(connection.execute(sql).fetchall()), None)
+        finally:
+            if staged is not None:
+                connection.unregister("staged")
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
             self._connection = duckdb.connect()
             self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        if staged is not None:
-            self._connection.register("staged", staged)
-        try:
-            # all rows: DuckDB 2.0 keeps a connection busy until its result is read to the end
-            return next(iter(self._connection.execute(sql).fetchall()), None)
-        finally:
-            if staged is not None:
-                self._connection.unregister("staged")
+        return self._connection
 
 
 def _explained(found: tuple[object, ...] | None) -> Explained:

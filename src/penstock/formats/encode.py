@@ -6,6 +6,8 @@ here is read back by `formats/decode.py` to the same values.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import duckdb
@@ -104,14 +106,17 @@ def csv_names(changes: pa.Table) -> list[str]:
     return [f'"{n.replace(chr(34), chr(34) * 2)}"' if set(n) & set(',"\r\n') else n for n in changes.column_names]
 
 
-def json_object(table: pa.Table, names: list[str]) -> str:
-    """SQL for the JSON text of an object with these columns of an Arrow table."""
-    import json
+def json_object(table: pa.Table, names: list[str], texts: Mapping[str, str] | None = None) -> str:
+    """SQL for the JSON text of an object with these columns of an Arrow table.
 
+    texts: SQL for the text of some columns' values, in place of what their types ask for.
+    """
+    given = texts or {}
     parts = []
     for position, name in enumerate(names):
         label = ("," if position else "") + json.dumps(name, ensure_ascii=False) + ":"
-        parts.append(f"{literal(label)} || coalesce({_text(table.schema.field(name).type, quote(name))}, 'null')")
+        value = given.get(name) or _text(table.schema.field(name).type, quote(name))
+        parts.append(f"{literal(label)} || coalesce({value}, 'null')")
     return "'{' || " + " || ".join([*parts, "'}'"])
 
 
@@ -134,7 +139,8 @@ def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
         return f"'\"' || base64({value}::BLOB) || '\"'"
     if pa.types.is_map(kind):
         inner = f"coalesce({_text(kind.item_type, f'{item}.value', depth + 1)}, 'null')"
-        entries = f"list_transform(map_entries({value}), lambda {item}: to_json({item}.key::VARCHAR)::VARCHAR || ':' || {inner})"  # noqa: E501
+        entry = f"to_json({item}.key::VARCHAR)::VARCHAR || ':' || {inner}"
+        entries = f"list_transform(map_entries({value}), lambda {item}: {entry})"
         return f"'{{' || array_to_string({entries}, ',') || '}}'"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         inner = f"coalesce({_text(kind.value_type, item, depth + 1)}, 'null')"
@@ -145,8 +151,6 @@ def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
 
 
 def _struct(kind: pa.StructType, value: str, depth: int) -> str:
-    import json
-
     parts = []
     for position in range(kind.num_fields):
         field = kind.field(position)

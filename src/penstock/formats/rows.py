@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import RawBatch
 from penstock.contract.schema import Schema
-from penstock.contract.types import IntegerType, parse_type, quote
+from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
 from penstock.errors import DataError
 from penstock.formats.encode import json_object
 
@@ -59,34 +59,43 @@ def rows_to_batch(
     return RawBatch(partition, values, offsets, first_offset + count)
 
 
-def table_json(table: pa.Table, schema: Schema) -> pa.ChunkedArray:
-    """Each row of an Arrow table as the JSON text of an object."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
-        table = _whole_numbers(table, schema, connection)
-        connection.register("given", table)
-        text = json_object(table, table.column_names)
-        result = connection.sql(f"SELECT {text} AS v FROM given").to_arrow_table()
-    return result.column("v").cast(pa.string())
+def table_json(table: pa.Table, schema: Schema, connection: duckdb.DuckDBPyConnection | None = None) -> pa.ChunkedArray:
+    """Each row of an Arrow table as the JSON text of an object: a row's text depends on that row alone.
 
-
-def _whole_numbers(table: pa.Table, schema: Schema, connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """pandas holds integers with gaps as floats: whole ones go back to integers, where all of a column are."""
-    for position, name in enumerate(table.column_names):
-        column = schema.column(name)
-        kind = table.schema.field(position).type
-        if column is None or not pa.types.is_floating(kind) or not isinstance(parse_type(column.type), IntegerType):
-            continue
-        connection.register("given", table.select([name]))
-        value = quote(name)
-        whole = f"isfinite({value}) AND {value} = trunc({value}) AND abs({value}) < 9007199254740992"
-        query = f"SELECT bool_and({whole}) FILTER (WHERE isfinite({value})) FROM given"
-        found = connection.execute(query).fetchall()
-        if found[0][0] is not False:
-            query = f"SELECT CASE WHEN {whole} THEN {value}::BIGINT END AS v FROM given"
-            table = table.set_column(position, name, connection.sql(query).to_arrow_table().column("v"))
+    connection: one that is in UTC and not in use elsewhere; without it one is opened, which takes some milliseconds.
+    """
+    if connection is None:
+        with duckdb.connect() as opened:
+            opened.execute("SET TimeZone = 'UTC'; SET threads = 1")
+            return table_json(table, schema, opened)
+    connection.register("given", table)
+    try:
+        text = json_object(table, table.column_names, _lossless(table, schema))
+        return connection.sql(f"SELECT {text} AS v FROM given").to_arrow_table().column("v").cast(pa.string())
+    finally:
         connection.unregister("given")
-    return table
+
+
+def _lossless(table: pa.Table, schema: Schema) -> dict[str, str]:
+    """SQL for the texts of values that fit the contract's type though their column's type is wider."""
+    texts = {}
+    for name in table.column_names:
+        column, kind = schema.column(name), table.schema.field(name).type
+        wanted = parse_type(column.type) if column is not None else None
+        if pa.types.is_floating(kind) and isinstance(wanted, IntegerType):
+            texts[name] = _whole_number(f"{quote(name)}::DOUBLE")
+        elif pa.types.is_decimal(kind) and isinstance(wanted, DecimalType) and kind.scale > wanted.scale:
+            narrow = f"try_cast({quote(name)} AS {wanted.name})"
+            text = f"CASE WHEN {narrow} = {quote(name)} THEN {narrow}::VARCHAR ELSE {quote(name)}::VARCHAR END"
+            texts[name] = f"'\"' || {text} || '\"'"
+    return texts
+
+
+def _whole_number(value: str) -> str:
+    """pandas holds integers with gaps as floats: whole ones are integers again, others stay what they are (and die)."""
+    whole = f"{value} = trunc({value}) AND abs({value}) < 9007199254740992"
+    number = f"CASE WHEN {whole} THEN {value}::BIGINT::VARCHAR ELSE to_json({value})::VARCHAR END"
+    return f"CASE WHEN isfinite({value}) THEN {number} END"
 
 
 def _known(table: pa.Table, schema: Schema) -> pa.Table:
