@@ -72,7 +72,7 @@ def dangling(
     sources: Sequence[SourceDecl], views: Sequence[ViewDecl], steps: Sequence[StepDecl], sinks: Sequence[SinkDecl]
 ) -> Iterator[DeclarationError]:
     """Sinks, steps and foreign keys that name what is not declared."""
-    relations = {d.name for d in [*sources, *views, *steps]}
+    relations = {s.name for s in sources} | {v.name for v in views} | {s.name for s in steps}
     for sink in sinks:
         if sink.view not in relations:
             yield _missing(f"the view of sink {sink.name}", sink.where, relations, sink.view)

@@ -241,7 +241,9 @@ class Pipeline:
         if emit not in ("changes", "final"):
             self._wrong("PS-DECL-005", f"view {name}: emit is invalid", place, "'changes' or 'final'", repr(emit))
         if strategy not in ("auto", "refresh"):
-            self._wrong("PS-DECL-005", f"view {name}: strategy is invalid", place, "'auto' or 'refresh'", repr(strategy))
+            self._wrong(
+                "PS-DECL-005", f"view {name}: strategy is invalid", place, "'auto' or 'refresh'", repr(strategy)
+            )
         if state not in ("bounded", "unbounded"):
             self._wrong("PS-DECL-005", f"view {name}: state is invalid", place, "'bounded' or 'unbounded'", repr(state))
         if self._new_name(name, place):

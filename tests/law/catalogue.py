@@ -38,14 +38,19 @@ JOINS = (
     _one("join_using", "SELECT k, a, x FROM t JOIN m USING (k)"),
     _one("join_self", "SELECT p.x AS left_x, q.x AS right_x FROM m AS p JOIN m AS q ON p.k = q.k"),
     _one("join_self_stream", "SELECT p.v AS a, q.v AS b FROM s AS p JOIN s AS q ON p.k = q.k AND p.v < q.v"),
-    _one("join_self_three", "SELECT a.x AS x1, b.x AS x2, c.x AS x3 FROM m a JOIN m b ON a.k = b.k JOIN m c ON b.k = c.k"),
+    _one(
+        "join_self_three", "SELECT a.x AS x1, b.x AS x2, c.x AS x3 FROM m a JOIN m b ON a.k = b.k JOIN m c ON b.k = c.k"
+    ),
     _one("join_three", "SELECT t.a, m.x, r.label FROM t JOIN m ON t.k = m.k JOIN r ON m.k = r.k"),
     _one("join_cross", "SELECT t.a, r.label FROM t, r WHERE t.n = 1"),
     _one("join_cross_explicit", "SELECT m.x, r.label FROM m CROSS JOIN r"),
     _one("join_nulls", "SELECT m.x, r.label FROM m JOIN r ON m.k IS NOT DISTINCT FROM r.k"),
     _one("join_inequality", "SELECT m.x, t.k FROM m JOIN t ON m.x < t.k"),
     _one("join_extra", "SELECT m.x, t.a FROM m JOIN t ON m.k = t.k AND t.a <> 'x' AND m.x = 1"),
-    _one("join_same_source_through_view", "SELECT p.a, q.n FROM t AS p JOIN (SELECT k, n FROM t WHERE n > 0) AS q ON p.k = q.k"),
+    _one(
+        "join_same_source_through_view",
+        "SELECT p.a, q.n FROM t AS p JOIN (SELECT k, n FROM t WHERE n > 0) AS q ON p.k = q.k",
+    ),
     _one("left_stream_table", "SELECT s.v, t.a FROM s LEFT JOIN t ON s.k = t.k"),
     _one("left_table_multiset", "SELECT t.k, t.a, m.x FROM t LEFT JOIN m ON t.k = m.k"),
     _one("left_extra", "SELECT t.k, m.x FROM t LEFT JOIN m ON t.k = m.k AND m.x = 1 AND t.n > 0"),
@@ -54,11 +59,18 @@ JOINS = (
     _one("left_chain", "SELECT t.k, m.x, r.label FROM t LEFT JOIN m ON t.k = m.k LEFT JOIN r ON m.x = r.k"),
     _one("left_chain_first", "SELECT t.k, m.x, r.label FROM t LEFT JOIN m ON t.k = m.k LEFT JOIN r ON t.n = r.k"),
     _one("left_then_inner", "SELECT t.k, m.x, r.label FROM t LEFT JOIN m ON t.k = m.k JOIN r ON t.n = r.k"),
-    _one("inner_over_left", "SELECT t.k, m.x, r.label FROM t LEFT JOIN m ON t.k = m.k JOIN r ON coalesce(m.x, 0) = r.k"),
+    _one(
+        "inner_over_left", "SELECT t.k, m.x, r.label FROM t LEFT JOIN m ON t.k = m.k JOIN r ON coalesce(m.x, 0) = r.k"
+    ),
     _one("inner_then_left", "SELECT t.k, m.x, r.label FROM t JOIN m ON t.k = m.k LEFT JOIN r ON m.x = r.k"),
     _one("left_self", "SELECT a.x AS x1, b.x AS x2 FROM m a LEFT JOIN m b ON a.k = b.x"),
-    _one("left_twice_same", "SELECT t.k, a.x AS x1, b.x AS x2 FROM t LEFT JOIN m a ON t.k = a.k LEFT JOIN m b ON t.n = b.k"),
-    _one("left_shared_base", "SELECT p.k, q.n FROM t AS p LEFT JOIN (SELECT k, n FROM t WHERE n > 0) AS q ON p.k = q.k"),
+    _one(
+        "left_twice_same",
+        "SELECT t.k, a.x AS x1, b.x AS x2 FROM t LEFT JOIN m a ON t.k = a.k LEFT JOIN m b ON t.n = b.k",
+    ),
+    _one(
+        "left_shared_base", "SELECT p.k, q.n FROM t AS p LEFT JOIN (SELECT k, n FROM t WHERE n > 0) AS q ON p.k = q.k"
+    ),
     _one("left_true", "SELECT t.k, r.label FROM t LEFT JOIN r ON TRUE"),
     _one("left_nulls", "SELECT m.x, r.label FROM m LEFT JOIN r ON m.k IS NOT DISTINCT FROM r.k"),
     _one("left_or", "SELECT m.x, r.label FROM m LEFT JOIN r ON m.k = r.k OR m.x = r.k"),
@@ -71,7 +83,10 @@ JOINS = (
     _one("self_group", "SELECT p.k, count(*) AS n, sum(q.x) AS x FROM m p JOIN m q ON p.k = q.k GROUP BY p.k"),
     _one("stream_stream", "SELECT s.v, s2.w FROM s JOIN s2 ON s.k = s2.k"),
     _one("left_stream_stream", "SELECT s.v, s2.w FROM s LEFT JOIN s2 ON s.k = s2.k"),
-    _one("interval_join", "SELECT s.v, s2.w FROM s JOIN s2 ON s.k = s2.k AND s2.at BETWEEN s.at AND s.at + INTERVAL 5 SECONDS"),
+    _one(
+        "interval_join",
+        "SELECT s.v, s2.w FROM s JOIN s2 ON s.k = s2.k AND s2.at BETWEEN s.at AND s.at + INTERVAL 5 SECONDS",
+    ),
 )
 
 GROUPS = (
@@ -83,15 +98,27 @@ GROUPS = (
     _one("min_max_retracted", "SELECT n, min(a) AS low, max(k) AS high FROM t GROUP BY n"),
     _one("bools", "SELECT g, bool_and(b) AS a, bool_or(b) AS o, count_if(b) AS c FROM s GROUP BY g"),
     _one("bools_retracted", "SELECT k, bool_and(x > 0) AS a, bool_or(x > 0) AS o FROM m GROUP BY k"),
-    _one("filter_clause", "SELECT g, count(*) FILTER (WHERE b) AS n, sum(v) FILTER (WHERE v > 0) AS s, avg(v) FILTER (WHERE k = 1) AS a FROM s GROUP BY g"),
-    _one("filter_retracted", "SELECT k, count(*) FILTER (WHERE x = 1) AS n, sum(x) FILTER (WHERE x = 1) AS s, count_if(x = 0) AS z FROM m GROUP BY k"),
+    _one(
+        "filter_clause",
+        "SELECT g, count(*) FILTER (WHERE b) AS n, sum(v) FILTER (WHERE v > 0) AS s, avg(v) FILTER (WHERE k = 1) AS "
+        "a FROM s GROUP BY g",
+    ),
+    _one(
+        "filter_retracted",
+        "SELECT k, count(*) FILTER (WHERE x = 1) AS n, sum(x) FILTER (WHERE x = 1) AS s, count_if(x = 0) AS z FROM "
+        "m GROUP BY k",
+    ),
     _one("distinct_aggregates", "SELECT k, count(DISTINCT x) AS n, sum(DISTINCT x) AS s FROM m GROUP BY k"),
     _one("string_agg", "SELECT n, string_agg(a, ',' ORDER BY a) AS s, list(k ORDER BY k DESC) AS l FROM t GROUP BY n"),
     _one("string_agg_two_orders", "SELECT g, string_agg(g, ',' ORDER BY v, k, g) AS s FROM s GROUP BY g"),
     _one("median", "SELECT k, median(x) AS m FROM m GROUP BY k"),
     _one("statistics", "SELECT g, stddev_pop(v) AS sd, quantile_cont(v, 0.5) AS q FROM s GROUP BY g"),
     _one("arg_max", "SELECT k, arg_max(x, x) AS a, max(x) AS x FROM m GROUP BY k"),
-    _one("over_aggregates", "SELECT g, sum(v) * 2 + count(*) AS z, CASE WHEN count(*) > 1 THEN 'many' ELSE 'one' END AS c FROM s GROUP BY g"),
+    _one(
+        "over_aggregates",
+        "SELECT g, sum(v) * 2 + count(*) AS z, CASE WHEN count(*) > 1 THEN 'many' ELSE 'one' END AS c FROM s GROUP "
+        "BY g",
+    ),
     _one("having", "SELECT k, count(*) AS n FROM m GROUP BY k HAVING count(*) > 1"),
     _one("having_alias", "SELECT k, count(*) AS n FROM m GROUP BY k HAVING n > 1"),
     _one("having_null", "SELECT k, sum(x) AS s FROM m GROUP BY k HAVING sum(x) > 0"),
@@ -145,12 +172,21 @@ SETS = (
 
 NESTED = (
     _one("cte", "WITH c AS (SELECT k, x FROM m WHERE x = 1) SELECT k FROM c"),
-    _one("cte_twice", "WITH c AS (SELECT k, count(*) AS n FROM m GROUP BY k) SELECT a.k, b.n FROM c a JOIN c b ON a.n = b.n"),
-    _one("cte_chain", "WITH c AS (SELECT k FROM m), d AS (SELECT k, count(*) AS n FROM c GROUP BY k) SELECT * FROM d WHERE n > 1"),
+    _one(
+        "cte_twice",
+        "WITH c AS (SELECT k, count(*) AS n FROM m GROUP BY k) SELECT a.k, b.n FROM c a JOIN c b ON a.n = b.n",
+    ),
+    _one(
+        "cte_chain",
+        "WITH c AS (SELECT k FROM m), d AS (SELECT k, count(*) AS n FROM c GROUP BY k) SELECT * FROM d WHERE n > 1",
+    ),
     _one("cte_shadows", "WITH t AS (SELECT k FROM m) SELECT k FROM t"),
     _one("cte_refresh", "WITH c AS (SELECT k FROM m ORDER BY k LIMIT 2) SELECT c.k, t.a FROM c JOIN t ON c.k = t.k"),
     _one("subquery", "SELECT q.k, q.n FROM (SELECT k, count(*) AS n FROM m GROUP BY k) AS q WHERE q.n > 1"),
-    _one("subquery_join", "SELECT t.a, q.n FROM t LEFT JOIN (SELECT k, count(*) AS n FROM m GROUP BY k) AS q ON t.k = q.k"),
+    _one(
+        "subquery_join",
+        "SELECT t.a, q.n FROM t LEFT JOIN (SELECT k, count(*) AS n FROM m GROUP BY k) AS q ON t.k = q.k",
+    ),
     _one("group_of_group", "SELECT n, count(*) AS c FROM (SELECT k, count(*) AS n FROM m GROUP BY k) AS q GROUP BY n"),
     _one("in_subquery", "SELECT k FROM t WHERE k IN (SELECT k FROM m)"),
     _one("not_in_subquery", "SELECT k FROM t WHERE k NOT IN (SELECT k FROM m)"),
@@ -170,44 +206,65 @@ NESTED = (
     _one("grouping_sets", "SELECT k, x, count(*) AS n FROM m GROUP BY GROUPING SETS ((k), (x), ())"),
     _one("unnest", "SELECT k, unnest([1, 2]) AS u FROM m"),
     _one("lateral", "SELECT t.k, l.y FROM t, LATERAL (SELECT t.k + 1 AS y) AS l"),
-    _one("recursive", "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3) SELECT c.n, t.k FROM c, t"),
+    _one(
+        "recursive",
+        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3) SELECT c.n, t.k FROM c, t",
+    ),
     _one("struct", "SELECT {'k': k, 'x': x} AS pair, [k, x] AS both_values FROM m"),
-    Case("views", (
-        View("a", "SELECT k, x FROM m WHERE x IS NOT NULL"),
-        View("b", "SELECT k, count(*) AS n, sum(x) AS s FROM a GROUP BY k"),
-        View("c", "SELECT t.a, b.n, b.s FROM t LEFT JOIN b ON t.k = b.k"),
-        View("d", "SELECT a, count(*) AS n, max(s) AS s FROM c GROUP BY a"),
-    )),
-    Case("shared_view", (
-        View("base", "SELECT k, v, g FROM s WHERE v IS NOT NULL"),
-        View("one", "SELECT g, count(*) AS n FROM base GROUP BY g"),
-        View("two", "SELECT k, max(v) AS v FROM base GROUP BY k"),
-        View("three", "SELECT one.n, two.v FROM one JOIN two ON one.n = two.k"),
-    )),
-    Case("shared_join", (
-        View("j", "SELECT m.k, m.x, t.a FROM m LEFT JOIN t ON m.k = t.k"),
-        View("per_a", "SELECT a, count(*) AS n FROM j GROUP BY a"),
-        View("most", "SELECT a, max(x) AS x FROM j GROUP BY a"),
-        View("back", "SELECT j.x, p.n FROM j JOIN per_a AS p ON j.a = p.a"),
-        View("uniques", "SELECT DISTINCT a FROM j"),
-    )),
-    Case("diamond", (
-        View("l", "SELECT k, count(*) AS n FROM m GROUP BY k"),
-        View("r2", "SELECT k, max(x) AS x FROM m GROUP BY k"),
-        View("both", "SELECT l.k, l.n, r2.x FROM l JOIN r2 ON l.k = r2.k"),
-        View("left_both", "SELECT l.k, l.n, r2.x FROM l LEFT JOIN r2 ON l.k = r2.k AND r2.x = 1"),
-    )),
-    Case("inner_names", (
-        View("q__rows", "SELECT k FROM m"),
-        View("q", "SELECT k, count(*) AS n FROM m WHERE x = 1 GROUP BY k"),
-        View("z__c", "SELECT k FROM t"),
-        View("z", "WITH c AS (SELECT k FROM m) SELECT k, count(*) AS n FROM c GROUP BY k"),
-    )),
-    Case("refresh_below", (
-        View("top", "SELECT k, x FROM m ORDER BY x, k LIMIT 3"),
-        View("n", "SELECT x, count(*) AS n FROM top GROUP BY x"),
-        View("j", "SELECT top.k, t.a FROM top LEFT JOIN t ON top.k = t.k"),
-    )),
+    Case(
+        "views",
+        (
+            View("a", "SELECT k, x FROM m WHERE x IS NOT NULL"),
+            View("b", "SELECT k, count(*) AS n, sum(x) AS s FROM a GROUP BY k"),
+            View("c", "SELECT t.a, b.n, b.s FROM t LEFT JOIN b ON t.k = b.k"),
+            View("d", "SELECT a, count(*) AS n, max(s) AS s FROM c GROUP BY a"),
+        ),
+    ),
+    Case(
+        "shared_view",
+        (
+            View("base", "SELECT k, v, g FROM s WHERE v IS NOT NULL"),
+            View("one", "SELECT g, count(*) AS n FROM base GROUP BY g"),
+            View("two", "SELECT k, max(v) AS v FROM base GROUP BY k"),
+            View("three", "SELECT one.n, two.v FROM one JOIN two ON one.n = two.k"),
+        ),
+    ),
+    Case(
+        "shared_join",
+        (
+            View("j", "SELECT m.k, m.x, t.a FROM m LEFT JOIN t ON m.k = t.k"),
+            View("per_a", "SELECT a, count(*) AS n FROM j GROUP BY a"),
+            View("most", "SELECT a, max(x) AS x FROM j GROUP BY a"),
+            View("back", "SELECT j.x, p.n FROM j JOIN per_a AS p ON j.a = p.a"),
+            View("uniques", "SELECT DISTINCT a FROM j"),
+        ),
+    ),
+    Case(
+        "diamond",
+        (
+            View("l", "SELECT k, count(*) AS n FROM m GROUP BY k"),
+            View("r2", "SELECT k, max(x) AS x FROM m GROUP BY k"),
+            View("both", "SELECT l.k, l.n, r2.x FROM l JOIN r2 ON l.k = r2.k"),
+            View("left_both", "SELECT l.k, l.n, r2.x FROM l LEFT JOIN r2 ON l.k = r2.k AND r2.x = 1"),
+        ),
+    ),
+    Case(
+        "inner_names",
+        (
+            View("q__rows", "SELECT k FROM m"),
+            View("q", "SELECT k, count(*) AS n FROM m WHERE x = 1 GROUP BY k"),
+            View("z__c", "SELECT k FROM t"),
+            View("z", "WITH c AS (SELECT k FROM m) SELECT k, count(*) AS n FROM c GROUP BY k"),
+        ),
+    ),
+    Case(
+        "refresh_below",
+        (
+            View("top", "SELECT k, x FROM m ORDER BY x, k LIMIT 3"),
+            View("n", "SELECT x, count(*) AS n FROM top GROUP BY x"),
+            View("j", "SELECT top.k, t.a FROM top LEFT JOIN t ON top.k = t.k"),
+        ),
+    ),
 )
 
 # Semantics V4: order that the query does not state is made definite, in the oracle too.
@@ -241,25 +298,54 @@ WINDOWS = (
     _one("window_min", f"SELECT {_BUCKET} AS w, k, min(v) AS low, max(v) AS high FROM s GROUP BY w, k", "10s"),
     _one("window_filtered", f"SELECT {_BUCKET} AS w, count(*) AS n FROM s WHERE v > 0 GROUP BY 1", "10s"),
     _one("window_having", f"SELECT {_BUCKET} AS w, count(*) AS n FROM s GROUP BY 1 HAVING count(*) > 1", "10s"),
-    _one("window_refresh", f"SELECT {_BUCKET} AS w, k, count(*) AS n FROM s GROUP BY 1, 2 ORDER BY n DESC, w, k LIMIT 3", "10s"),
+    _one(
+        "window_refresh",
+        f"SELECT {_BUCKET} AS w, k, count(*) AS n FROM s GROUP BY 1, 2 ORDER BY n DESC, w, k LIMIT 3",
+        "10s",
+    ),
     _one("window_join", f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s JOIN t ON s.k = t.k GROUP BY 1, 2", "10s"),
-    _one("window_left_join", f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s LEFT JOIN t ON s.k = t.k GROUP BY 1, 2", "10s"),
-    _one("window_reference", f"SELECT {_BUCKET} AS w, r.label, sum(s.v) AS v FROM s JOIN r ON s.k = r.k GROUP BY 1, 2", "10s"),
-    _one("window_cte", f"WITH c AS (SELECT at, k FROM s WHERE v IS NOT NULL) SELECT {_BUCKET} AS w, count(*) AS n FROM c GROUP BY 1", "10s"),
-    _one("window_as_expression", f"SELECT {_BUCKET} + INTERVAL '10 seconds' AS w_end, count(*) AS n FROM s GROUP BY {_BUCKET}", "10s"),
-    Case("window_over_join_view", (
-        View("j", "SELECT s.at, s.v, t.a FROM s LEFT JOIN t ON s.k = t.k"),
-        View("w", f"SELECT {_BUCKET} AS w, a, count(*) AS n, sum(v) AS v FROM j GROUP BY 1, 2", "10s"),
-        View("u", f"SELECT {_BUCKET} AS w, count(DISTINCT a) AS n FROM j GROUP BY 1", "10s"),
-    )),
-    Case("two_windows", (
-        View("short", "SELECT time_bucket(INTERVAL '4 seconds', at) AS w, count(*) AS n FROM s GROUP BY 1", "4s"),
-        View("long", "SELECT time_bucket(INTERVAL '1 minute', at) AS w, count(*) AS n FROM s GROUP BY 1", "1m"),
-        View("everything", "SELECT count(*) AS n FROM s"),
-        View("over", "SELECT w, n FROM short WHERE n > 1"),
-        View("joined", "SELECT short.w, s.v FROM short JOIN s ON short.w = s.at"),
-    )),
-    _one("window_of_other_column", "SELECT time_bucket(INTERVAL '10 seconds', at + INTERVAL '1 second') AS w, count(*) AS n FROM s GROUP BY 1"),
+    _one(
+        "window_left_join",
+        f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s LEFT JOIN t ON s.k = t.k GROUP BY 1, 2",
+        "10s",
+    ),
+    _one(
+        "window_reference",
+        f"SELECT {_BUCKET} AS w, r.label, sum(s.v) AS v FROM s JOIN r ON s.k = r.k GROUP BY 1, 2",
+        "10s",
+    ),
+    _one(
+        "window_cte",
+        f"WITH c AS (SELECT at, k FROM s WHERE v IS NOT NULL) SELECT {_BUCKET} AS w, count(*) AS n FROM c GROUP BY 1",
+        "10s",
+    ),
+    _one(
+        "window_as_expression",
+        f"SELECT {_BUCKET} + INTERVAL '10 seconds' AS w_end, count(*) AS n FROM s GROUP BY {_BUCKET}",
+        "10s",
+    ),
+    Case(
+        "window_over_join_view",
+        (
+            View("j", "SELECT s.at, s.v, t.a FROM s LEFT JOIN t ON s.k = t.k"),
+            View("w", f"SELECT {_BUCKET} AS w, a, count(*) AS n, sum(v) AS v FROM j GROUP BY 1, 2", "10s"),
+            View("u", f"SELECT {_BUCKET} AS w, count(DISTINCT a) AS n FROM j GROUP BY 1", "10s"),
+        ),
+    ),
+    Case(
+        "two_windows",
+        (
+            View("short", "SELECT time_bucket(INTERVAL '4 seconds', at) AS w, count(*) AS n FROM s GROUP BY 1", "4s"),
+            View("long", "SELECT time_bucket(INTERVAL '1 minute', at) AS w, count(*) AS n FROM s GROUP BY 1", "1m"),
+            View("everything", "SELECT count(*) AS n FROM s"),
+            View("over", "SELECT w, n FROM short WHERE n > 1"),
+            View("joined", "SELECT short.w, s.v FROM short JOIN s ON short.w = s.at"),
+        ),
+    ),
+    _one(
+        "window_of_other_column",
+        "SELECT time_bucket(INTERVAL '10 seconds', at + INTERVAL '1 second') AS w, count(*) AS n FROM s GROUP BY 1",
+    ),
 )
 
 CATALOGUE: tuple[Case, ...] = (*FLAT, *JOINS, *GROUPS, *SETS, *NESTED, *UNSTATED, *WINDOWS)

@@ -142,7 +142,9 @@ class Frozen:
         assert isinstance(row[0], datetime)
         return row[0] + self.length
 
-    def move(self, batch: list[Values], before: datetime | None, after: datetime | None, *, flush: bool) -> list[Values]:
+    def move(
+        self, batch: list[Values], before: datetime | None, after: datetime | None, *, flush: bool
+    ) -> list[Values]:
         if after is not None:
             passed = [r for r in batch if self._end(r) <= after and (before is None or self._end(r) > before)]
             self.closed += passed
@@ -197,7 +199,9 @@ class Checker:
             if view.final:
                 batch = self.oracle.view(view.name, view.sql, view.window)
                 frozen = self.frozen[view.name]
-                expected = frozen.correct(batch, after) if correction else frozen.move(batch, before, after, flush=flush)
+                expected = (
+                    frozen.correct(batch, after) if correction else frozen.move(batch, before, after, flush=flush)
+                )
                 self.oracle.put(view.name, view.sql, expected)
             else:
                 planned = self.plan.view(view.name)

@@ -13,7 +13,11 @@ import duckdb
 from tests.law.world import COLUMNS, TYPES, World
 
 Values = tuple[object, ...]
-WINDOWS: Mapping[str, timedelta] = {"10s": timedelta(seconds=10), "1m": timedelta(minutes=1), "4s": timedelta(seconds=4)}
+WINDOWS: Mapping[str, timedelta] = {
+    "10s": timedelta(seconds=10),
+    "1m": timedelta(minutes=1),
+    "4s": timedelta(seconds=4),
+}
 
 
 def window_end(at: datetime, length: timedelta) -> datetime:
@@ -41,7 +45,10 @@ class Oracle:
             self._connection.execute(f'DELETE FROM "all_{name}"')
             if name in ("s", "s2"):
                 rows = [
-                    (*(row[c] for c in COLUMNS[name]), [] if (name, number) in world.applied else late_for(row["at"], before))
+                    (
+                        *(row[c] for c in COLUMNS[name]),
+                        [] if (name, number) in world.applied else late_for(row["at"], before),
+                    )
                     for number, (row, before) in enumerate(world.streams[name])
                 ]
             else:

@@ -1,7 +1,7 @@
 """Which strategy each block of each query of the catalogue has: docs/generated/strategies.md (semantics P5).
 
-`python -m tests.law.strategies` writes the page again. It refuses when a query that was incremental would go to refresh:
-refresh hides every mistake of an incremental block, so its rows may only shrink.
+`python -m tests.law.strategies` writes the page again. It refuses when a query that was incremental would go to
+refresh: that hides every mistake of an incremental block, so its rows may only shrink.
 """
 
 from __future__ import annotations

@@ -127,7 +127,10 @@ def test_e3_a_replayed_row_passes_lateness_and_corrects_a_closed_window() -> Non
         session.replay()
         assert rows_of(session.read("closed")) == [(START + timedelta(seconds=60), 2)]
         changes = session.changes("closed", session.progress.epoch).to_pylist()
-        assert [(c["n"], c["_op"], c["_seq"], c["_correction"]) for c in changes] == [(1, "-U", 0, True), (2, "+U", 1, True)]
+        assert [(c["n"], c["_op"], c["_seq"], c["_correction"]) for c in changes] == [
+            (1, "-U", 0, True),
+            (2, "+U", 1, True),
+        ]
         assert session.progress.late == {}
 
 

@@ -88,7 +88,12 @@ def _oracle(history: list[list[Row]]) -> list[tuple[object, ...]]:
             mine = sorted((r for r in rows if r["k"] == key), key=lambda r: r["at"])  # type: ignore[arg-type, return-value]
             pending = alarms.setdefault(key, set())
 
-            def fire(before: datetime | None, key: object = key, pending: set[datetime] = pending, watermark: datetime | None = watermark) -> None:
+            def fire(
+                before: datetime | None,
+                key: object = key,
+                pending: set[datetime] = pending,
+                watermark: datetime | None = watermark,
+            ) -> None:
                 while due := [t for t in pending if watermark and t <= watermark and (before is None or t < before)]:
                     first = min(due)
                     pending.discard(first)

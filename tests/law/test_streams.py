@@ -121,7 +121,9 @@ def test_r3_the_first_of_a_unique_key_wins_whatever_the_epochs(history: list[lis
                 else:
                     verdicts["duplicate" if row in earlier else "key_conflict"] += 1
                 largest = max(largest or row["at"], row["at"])  # type: ignore[type-var, assignment]
-            assert not difference(rows_of(session.read("every")), [tuple(r[c] for c in ("id", "k", "v", "at")) for r in accepted])
+            assert not difference(
+                rows_of(session.read("every")), [tuple(r[c] for c in ("id", "k", "v", "at")) for r in accepted]
+            )
             counts = session.progress.sources["e"].counts
             assert (counts.duplicate, counts.dead) == (verdicts["duplicate"], verdicts["key_conflict"])
             assert counts.rows == counts.accepted + counts.duplicate + counts.dead
@@ -132,7 +134,8 @@ def _repeats(earlier: Row, row: Row, largest: datetime | None) -> bool:
     within = timedelta(seconds=8)
     watermark = largest - timedelta(seconds=3) if largest else None
     first, at = earlier["at"], row["at"]
-    assert isinstance(first, datetime) and isinstance(at, datetime)
+    assert isinstance(first, datetime)
+    assert isinstance(at, datetime)
     same = (earlier["id"], earlier["k"]) == (row["id"], row["k"])
     return same and abs(at - first) <= within and (watermark is None or first + within > watermark)
 
@@ -141,8 +144,12 @@ def _repeats(earlier: Row, row: Row, largest: datetime | None) -> bool:
 
 
 @lawful(12)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=3), st.lists(st.integers(0, 2), max_size=2)), max_size=4))
-def test_e2_a_request_is_answered_once_against_the_state_of_its_epoch(history: list[tuple[list[int], list[int]]]) -> None:
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 2), max_size=3), st.lists(st.integers(0, 2), max_size=2)), max_size=4)
+)
+def test_e2_a_request_is_answered_once_against_the_state_of_its_epoch(
+    history: list[tuple[list[int], list[int]]],
+) -> None:
     class Ask(ps.Contract):
         k: int
 
@@ -189,7 +196,10 @@ def _partitioned(draw: st.DrawFn) -> tuple[dict[int, list[Row]], list[list[int]]
     """Rows per partition, and cuts of each partition into as many epochs."""
     epochs = draw(st.integers(1, 4))
     partitions = {p: draw(st.lists(_row, max_size=8)) for p in range(draw(st.integers(1, 3)))}
-    cuts = [sorted(draw(st.lists(st.integers(0, len(rows)), min_size=epochs - 1, max_size=epochs - 1))) for rows in partitions.values()]
+    cuts = [
+        sorted(draw(st.lists(st.integers(0, len(rows)), min_size=epochs - 1, max_size=epochs - 1)))
+        for rows in partitions.values()
+    ]
     return partitions, [[0, *c, len(rows)] for c, rows in zip(cuts, partitions.values(), strict=True)]
 
 
@@ -236,12 +246,16 @@ def _counted(partitions: dict[int, list[Row]], cuts: list[list[int]]) -> tuple[l
 def test_t1_a_window_closes_when_the_slowest_active_partition_has_passed_it() -> None:
     pipeline = ps.Pipeline("parts")
     pipeline.stream("e", E, event_time="at", watermark="0 seconds")
-    pipeline.view("w", "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, count(*) AS n FROM e GROUP BY 1", emit="final")
+    pipeline.view(
+        "w", "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, count(*) AS n FROM e GROUP BY 1", emit="final"
+    )
     graph = pipeline.graph()
     state = DuckState(compile_for_duckdb(graph, in_memory=True), None, collect=True, threads=1)
     schema = graph.sources[0].schema
 
-    def run(epoch: int, partition: int, offset: int, seconds: int, idle: tuple[int, ...] = ()) -> list[tuple[object, ...]]:
+    def run(
+        epoch: int, partition: int, offset: int, seconds: int, idle: tuple[int, ...] = ()
+    ) -> list[tuple[object, ...]]:
         row: Row = {"id": 1, "k": 1, "v": 1, "at": _at(seconds)}
         batch = rows_to_batch([row], schema, offset, partition)
         offsets = {0: (0, 0), 1: (0, 0)} | {partition: (offset, offset + 1)}

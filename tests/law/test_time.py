@@ -43,7 +43,9 @@ STREAM_FINALS = (
 )
 JOINED_FINALS = (
     _final("final_join", f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s JOIN t ON s.k = t.k GROUP BY 1, 2"),
-    _final("final_left_join", f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s LEFT JOIN t ON s.k = t.k GROUP BY 1, 2"),
+    _final(
+        "final_left_join", f"SELECT {_BUCKET} AS w, t.a, count(*) AS n FROM s LEFT JOIN t ON s.k = t.k GROUP BY 1, 2"
+    ),
     _final("final_reference", f"SELECT {_BUCKET} AS w, r.label, sum(v) AS n FROM s JOIN r ON s.k = r.k GROUP BY 1, 2"),
 )
 

@@ -44,7 +44,7 @@ def mistakes(declare: Callable[[ps.Pipeline], None], *, state: Path | None = Non
 
 @dataclass(frozen=True)
 class Mistake:
-    """A view that cannot be, its code, what the error names, and the place in its text (line, column; 0: the call's)."""
+    """A view that cannot be, its code, what the error names, and the place in its text (line, column; 0: the call)."""
 
     sql: str
     code: str
@@ -93,8 +93,20 @@ VIEWS = (
     Mistake("SELECT k,\n  $window AS w\nFROM s", "PS-DECL-015", "$window", 2, 3),
     Mistake("SELECT k, count(*) AS n FROM s GROUP BY k", "PS-DECL-012", "window", emit="final"),
     Mistake("SELECT time_bucket(INTERVAL '1 minute', at) AS w, v FROM s", "PS-DECL-012", "window", emit="final"),
-    Mistake("SELECT hop(at, INTERVAL '2 seconds', INTERVAL '1 second') AS w, count(*) AS n FROM s GROUP BY 1", "PS-PLAN-001", "hop(", 1, 8),
-    Mistake("SELECT session(at, INTERVAL '2 seconds') AS w, count(*) AS n FROM s GROUP BY 1", "PS-PLAN-001", "session(", 1, 8),
+    Mistake(
+        "SELECT hop(at, INTERVAL '2 seconds', INTERVAL '1 second') AS w, count(*) AS n FROM s GROUP BY 1",
+        "PS-PLAN-001",
+        "hop(",
+        1,
+        8,
+    ),
+    Mistake(
+        "SELECT session(at, INTERVAL '2 seconds') AS w, count(*) AS n FROM s GROUP BY 1",
+        "PS-PLAN-001",
+        "session(",
+        1,
+        8,
+    ),
     Mistake("SELECT * FROM read_csv('/etc/passwd')", "", ""),
 )
 
@@ -207,10 +219,7 @@ def test_what_is_bounded_needs_no_word_on_disk(tmp_path: Path) -> None:
 
 def test_columns_of_a_view_in_an_sql_file_are_counted_in_the_file() -> None:
     text = (
-        "CREATE TABLE t (k BIGINT PRIMARY KEY, name VARCHAR);\n"
-        "\n"
-        "CREATE VIEW v AS SELECT k,\n"
-        "       missing FROM t;\n"
+        "CREATE TABLE t (k BIGINT PRIMARY KEY, name VARCHAR);\n\nCREATE VIEW v AS SELECT k,\n       missing FROM t;\n"
     )
     with pytest.raises(Error) as problem:
         ps.Pipeline.from_sql(text, name="p", file="p.sql").open()

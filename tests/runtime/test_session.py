@@ -14,6 +14,7 @@ from penstock.engines.duckdb import state as state_tables
 from penstock.errors import DataError, Error, RunError, StateError
 from penstock.runtime.session import Session
 
+
 class Frame:
     """What pandas and Polars have in common: they hand over Arrow."""
 
@@ -43,7 +44,11 @@ def _pipeline() -> ps.Pipeline:
     pipeline.table("users", User, key="user")
     pipeline.view("n", "SELECT user, count(*) AS n FROM clicks GROUP BY user")
     pipeline.view("named", "SELECT users.name, n.n FROM n LEFT JOIN users ON n.user = users.user")
-    pipeline.view("closed", "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, count(*) AS n FROM clicks GROUP BY 1", emit="final")
+    pipeline.view(
+        "closed",
+        "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, count(*) AS n FROM clicks GROUP BY 1",
+        emit="final",
+    )
     pipeline.view("top", "SELECT name, n FROM named ORDER BY n DESC, name LIMIT 1")
     pipeline.sink("out", view="named")
     return pipeline
@@ -93,7 +98,9 @@ def test_e1_every_epoch_leaves_a_journal_entry_that_says_where_it_stands(tmp_pat
     with _pipeline().open(state=tmp_path) as session:
         for epoch in range(3):
             _run(session, epoch)
-        entries = [json.loads(r["entry"]) for r in session.query("SELECT * FROM _ps.journal ORDER BY epoch").to_pylist()]
+        entries = [
+            json.loads(r["entry"]) for r in session.query("SELECT * FROM _ps.journal ORDER BY epoch").to_pylist()
+        ]
         state_id = session.progress.state_id
     assert [e["epoch"] for e in entries] == [0, 1, 2]
     assert {e["state_id"] for e in entries} == {state_id}

@@ -15,7 +15,8 @@ def test_p1_the_oracle_imports_nothing_of_what_it_judges() -> None:
         "import penstock.verify.oracle\n"
         "from penstock.load import load_pipeline\n"
         "load_pipeline('ads').graph({})\n"
-        "[importlib.import_module(m.name) for m in pkgutil.iter_modules(penstock.connectors.__path__, 'penstock.connectors.')]\n"
+        "[importlib.import_module(m.name) for m in pkgutil.iter_modules(penstock.connectors.__path__, "
+        "'penstock.connectors.')]\n"
         f"print([m for m in sys.modules if m.startswith({FORBIDDEN!r})])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

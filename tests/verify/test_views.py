@@ -73,7 +73,8 @@ def test_a_stream_read_with_and_without_a_window(sql: str, reason: str) -> None:
 
 @pytest.mark.parametrize(("other", "skipped"), [("t", True), ("r", False)])
 def test_final_rows_are_frozen_while_tables_change(other: str, skipped: bool) -> None:
-    sql = f"SELECT time_bucket(INTERVAL '1 minute', s.at) AS m, count(*) AS n FROM s JOIN {other} AS o USING (k) GROUP BY 1"
+    bucket = "time_bucket(INTERVAL '1 minute', s.at)"
+    sql = f"SELECT {bucket} AS m, count(*) AS n FROM s JOIN {other} AS o USING (k) GROUP BY 1"
 
     def declare(p: ps.Pipeline) -> None:
         p.view("v", sql, emit="final")

@@ -203,7 +203,8 @@ def _ordered(compiler: _Compiler) -> list[Query | StepDecl]:
         unknown = [i for i in inputs if i.lower() not in known]
         if unknown:
             compiler.errors.append(_unknown_relation(queries[name], unknown[0], sorted(known)))
-        fine = not unknown and all([visit(i.lower(), (*path, name)) for i in inputs])
+        # A list: every input is visited, also after one that is broken.
+        fine = not unknown and all([visit(i.lower(), (*path, name)) for i in inputs])  # noqa: C419
         state[name] = "done" if fine and state.get(name) != "broken" else "broken"
         if state[name] == "done":
             ordered.append(queries[name])

@@ -1,8 +1,8 @@
 """Keyed tables: the newest row of a key wins, by (version, partition, offset) (semantics R1).
 
 Delta rule: of the epoch's records take the newest per key; where it is newer than the stored one,
-d = - the stored row (if it lives) + the new row (unless it is a delete). A delete leaves its position behind, so that an
-older row that comes later does not raise the dead.
+d = - the stored row (if it lives) + the new row (unless it is a delete). A delete leaves its position behind, so that
+an older row that comes later does not raise the dead.
 
 Reference version: over all records ever accepted, the newest per key, without deletes (`reference_sql`).
 """
@@ -45,7 +45,8 @@ def newest_sql(source: SourceDecl, relation: Relation, records: str, stored: str
     return (
         f"SELECT {columns}, n._ps_p, n._ps_o, n._ps_op IN ('+I', '+U') AS _ps_live, {old}, "
         f"coalesce(s._ps_live, FALSE) AS _ps_was, s._ps_p AS _ps_from "
-        f"FROM ({newest}) AS n LEFT JOIN {stored} AS s ON {same('s', 'n', [Field(k.name, k.type, False) for k in keys])} "
+        f"FROM ({newest}) AS n LEFT JOIN {stored} AS s ON "
+        f"{same('s', 'n', [Field(k.name, k.type, False) for k in keys])} "
         f"WHERE s._ps_o IS NULL OR {_newer(source)}"
     )
 

@@ -23,9 +23,11 @@ def delete_sql(table: str, delta: str, fields: tuple[Field, ...]) -> str:
     partition = ", ".join(f"t.{quote(f.name)}" for f in fields)
     return (
         f"DELETE FROM {table} WHERE rowid IN ("
-        f"SELECT _ps_r FROM (SELECT t.rowid AS _ps_r, row_number() OVER (PARTITION BY {partition} ORDER BY t.rowid) AS _ps_n, "
+        f"SELECT _ps_r FROM (SELECT t.rowid AS _ps_r, row_number() OVER (PARTITION BY {partition} ORDER BY t.rowid) "
+        f"AS _ps_n, "
         f"g._ps_gone "
-        f'FROM {table} AS t JOIN (SELECT {columns}, count(*) AS _ps_gone FROM {delta} WHERE "_ps_w" < 0 GROUP BY ALL) AS g '
+        f'FROM {table} AS t JOIN (SELECT {columns}, count(*) AS _ps_gone FROM {delta} WHERE "_ps_w" < 0 GROUP BY '
+        f"ALL) AS g "
         f"ON {same('t', 'g', loose)}) WHERE _ps_n <= _ps_gone)"
     )
 

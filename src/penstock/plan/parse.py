@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import sqlglot
 from sqlglot import TokenType, exp
@@ -67,7 +68,7 @@ def fill_parameters(text: str, graph: Graph, where: Where, what: str = "the decl
         ) from None
     pieces: list[str] = []
     position = 0
-    for sign, name in zip(tokens, tokens[1:], strict=False):
+    for sign, name in pairwise(tokens):
         if sign.token_type != TokenType.PARAMETER or sign.text != "$" or name.start != sign.end + 1:
             continue
         parameter = declared.get(name.text)
@@ -164,7 +165,7 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
 
 def _refuse_windows_to_come(text: str, view: ViewDecl) -> None:
     tokens = sqlglot.tokenize(text, dialect=DIALECT)
-    for token, following in zip(tokens, tokens[1:], strict=False):
+    for token, following in pairwise(tokens):
         if token.text.lower() in ("hop", "session") and following.token_type == TokenType.L_PAREN:
             raise Unsupported(
                 "PS-PLAN-001",

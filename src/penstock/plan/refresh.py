@@ -13,7 +13,8 @@ def delta_sql(block: RefreshBlock, rows: str, stored: str) -> str:
     columns = column_list(block.relation.columns)
     return (
         f'SELECT *, -1 AS "_ps_w" FROM (SELECT {columns} FROM {stored} EXCEPT ALL SELECT {columns} FROM {rows}) '
-        f'UNION ALL SELECT *, 1 AS "_ps_w" FROM (SELECT {columns} FROM {rows} EXCEPT ALL SELECT {columns} FROM {stored})'
+        f'UNION ALL SELECT *, 1 AS "_ps_w" FROM (SELECT {columns} FROM {rows} EXCEPT ALL SELECT {columns} FROM '
+        f"{stored})"
     )
 
 

@@ -1,8 +1,8 @@
 """The state file: what tables there are, who wrote them, where the pipeline stands.
 
-Layout (version 1): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we stand),
-`dead`, `late`, `replay` and `applied`, an outbox `o_<sink>` per sink, and each block's state tables as the plan declares
-them. Views and kept sources are SQL views in `main` under their own names, without hidden columns.
+Layout (version 1): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we
+stand), `dead`, `late`, `replay` and `applied`, an outbox `o_<sink>` per sink, and each block's state tables as the plan
+declares them. Views and kept sources are SQL views in `main` under their own names, without hidden columns.
 """
 
 from __future__ import annotations
