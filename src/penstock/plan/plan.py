@@ -41,6 +41,11 @@ class Plan:
     def view(self, name: str) -> ViewPlan | None:
         return next((v for v in self.views if v.name == name), None)
 
+    def node_of(self, name: str) -> str:
+        """The relation that holds a view, or a source, of that name."""
+        found = self.view(name)
+        return found.node if found else name
+
     @property
     def sources(self) -> tuple[SourceBlock, ...]:
         return tuple(n.block for n in self.nodes if isinstance(n.block, SourceBlock))

@@ -6,16 +6,18 @@ not move runs no statement, except in the first epoch (a query over nothing may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import duckdb
 
+from penstock.connectors.base import Batch
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
+from penstock.formats.decode import Decoder
 from penstock.plan import final, flat, grouped, multiset, refresh, union
 from penstock.plan.blocks import (
     HIDDEN,
@@ -71,6 +73,8 @@ class EpochScope:
     forced: set[str] = field(default_factory=set)
     guarded: frozenset[str] = frozenset()
     correction: bool = False
+    columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
 
     def temporary(self, name: str, sql: str) -> int:
         """Create (or replace) a temporary table; the number of its rows."""

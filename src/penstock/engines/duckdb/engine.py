@@ -26,6 +26,7 @@ from penstock.pipeline import Graph
 from penstock.plan.blocks import FinalBlock, GroupedBlock, SourceBlock, column_list, quote
 from penstock.plan.compile import compile_plan
 from penstock.plan.plan import Plan
+from penstock.plan.pruning import columns_read
 
 DATABASE = "state.duckdb"
 JOURNAL_ROWS = 200_000
@@ -71,6 +72,7 @@ class DuckState:
         self._wanted = Wanted(
             {s.name: self._node(s.view) for s in plan.graph.sinks},
             {v.name: v.node for v in plan.views} if collect else {},
+            {s.source.name: columns_read(plan, s) for s in plan.sources},
         )
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
@@ -218,8 +220,10 @@ class DuckState:
         columns = column_list(relation.columns, "k")
         return fetch(
             self._connection,
-            f'SELECT l.view, l.partition, l."offset", l.window_start, l.window_end, l.watermark, l.epoch, l.status, {columns} '
-            f'FROM _ps.late AS l JOIN {table("l_" + relation.name)} AS k ON k._ps_p = l.partition AND k._ps_o = l."offset" '
+            f'SELECT l.view, l.partition, l."offset", l.window_start, l.window_end, l.watermark, l.epoch, l.status, '
+            f"{columns} "
+            f"FROM _ps.late AS l JOIN {table('l_' + relation.name)} AS k ON k._ps_p = l.partition AND k._ps_o = "
+            f'l."offset" '
             f"WHERE l.source = '{source}' ORDER BY l.epoch, l.partition, l.\"offset\", l.view",
         )
 

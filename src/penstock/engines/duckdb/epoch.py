@@ -1,7 +1,8 @@
 """One epoch, from input to commit, in one DuckDB transaction.
 
-Order: references, tables, streams; then every block after its inputs, transient ones last. As soon as a relation's delta
-is known its content moves, and every join that reads it computes its terms (plan/flat.py says why this telescopes).
+Order: references, tables, streams; then every block after its inputs, transient ones last. As soon as a relation's
+delta is known its content moves, and every join that reads it computes its terms (plan/flat.py says why this
+telescopes).
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ AFTER_COMMIT = failpoints.register("epoch.after_commit", "the epoch is committed
 
 @dataclass(frozen=True)
 class Wanted:
-    """Whose changes are fetched: sinks (through the outbox) and views (for a session)."""
+    """Whose changes are fetched: sinks (through the outbox) and views (for a session).
+
+    columns: of each source, the columns that are read at all (None: all of them).
+    """
 
     sinks: Mapping[str, str]
     views: Mapping[str, str]
+    columns: Mapping[str, frozenset[str] | None]
 
 
 def run_epoch(
@@ -84,7 +89,7 @@ def _attempt(
     moved.flushed = given.flush
     connection.execute("BEGIN")
     try:
-        run = _Run(connection, plan, decoders, moved, given, guarded)
+        run = _Run(connection, plan, decoders, moved, given, guarded, wanted.columns)
         run.sources()
         run.blocks()
         changes, views = run.changes(wanted, delivered)
@@ -129,6 +134,7 @@ class _Run:
         progress: Progress,
         given: EpochInput,
         guarded: frozenset[str],
+        columns: Mapping[str, frozenset[str] | None],
     ) -> None:
         self.connection, self.plan, self.decoders, self.progress, self.given = (
             connection,
@@ -153,6 +159,7 @@ class _Run:
             contents=contents,
             guarded=guarded,
             correction=self.correction,
+            columns=columns,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}

@@ -1,14 +1,15 @@
 """From records to a source's delta: parse, judge, deduplicate, place against the watermark.
 
 One vectorised statement per source parses and judges all records of an epoch; only the broken ones are looked at one by
-one. Verdicts are pure (semantics R3): they depend on the record, its append time and the references' journaled versions.
+one. Verdicts are pure (semantics R3): they depend on the record, its append time and the journaled versions of
+references.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import duckdb
@@ -77,6 +78,7 @@ def ingest(
     given: SourceInput,
     *,
     guarded: bool = True,
+    columns: frozenset[str] | None = None,
 ) -> Ingested:
     """Judge all records of one source in one epoch. Leaves the temporary table `judged_name`.
 
@@ -86,7 +88,7 @@ def ingest(
     source = block.source
     batches = [b for b in given.batches if b.rows]
     judged = quote(judged_name(source.name))
-    _judge(connection, source, decoder, batches, guarded=guarded)
+    _judge(connection, source, decoder, batches, guarded=guarded, columns=columns)
     statistics = connection.execute(
         f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
         f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
@@ -114,11 +116,12 @@ def _judge(
     batches: Sequence[Batch],
     *,
     guarded: bool,
+    columns: frozenset[str] | None,
 ) -> None:
     raw = raw_name(source.name)
     connection.register(raw, decoder.stage(batches))
     try:
-        connection.execute(_judge_sql(source, decoder.select(quote(raw), guarded=guarded)))
+        connection.execute(_judge_sql(source, decoder, guarded=guarded, columns=columns))
     except duckdb.Error as problem:
         if guarded:
             raise
@@ -127,30 +130,62 @@ def _judge(
         connection.unregister(raw)
 
 
-def _judge_sql(source: SourceDecl, select: str) -> str:
+def _judge_sql(source: SourceDecl, decoder: Decoder, *, guarded: bool, columns: frozenset[str] | None) -> str:
     judged = quote(judged_name(source.name))
     keys = source.schema.foreign_keys
+    needed = columns | {name for key in keys for name in key.columns} if columns is not None else None
+    select = decoder.select(quote(raw_name(source.name)), guarded=guarded, columns=needed)
     if not keys:
         return f"CREATE OR REPLACE TEMP TABLE {judged} AS {select}"
     joins, conditions, flags = [], [], []
     for number, key in enumerate(keys):
         alias = f"r{number}"
-        columns = column_list(key.reference_columns)
+        theirs_all = column_list(key.reference_columns)
         matches = " AND ".join(
             f"v.{quote(mine)} = {alias}.{quote(theirs)}"
             for mine, theirs in zip(key.columns, key.reference_columns, strict=True)
         )
         joins.append(
-            f"LEFT JOIN (SELECT DISTINCT {columns}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON {matches}"
+            f"LEFT JOIN (SELECT DISTINCT {theirs_all}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON "
+            f"{matches}"
         )
         nulls = " OR ".join(f"v.{quote(c)} IS NULL" for c in key.columns)
         found = f"({alias}._ps_hit IS NOT NULL OR {nulls})"
         conditions.append(found)
         flags.append(f"{found} AS _ps_fk{number}")
+    left_out = column_list(["_ps_ok", *sorted((needed or frozenset()) - (columns or frozenset()))])
     return (
-        f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT v.* EXCLUDE (_ps_ok), v._ps_ok AS _ps_valid, "
-        f"{', '.join(flags)}, (v._ps_ok AND {' AND '.join(conditions)}) AS _ps_ok FROM ({select}) AS v {' '.join(joins)}"
+        f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT v.* EXCLUDE ({left_out}), v._ps_ok AS _ps_valid, "
+        f"{', '.join(flags)}, (v._ps_ok AND {' AND '.join(conditions)}) AS _ps_ok FROM ({select}) AS v "
+        f"{' '.join(joins)}"
     )
+
+
+def judge_again(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceDecl,
+    decoder: Decoder,
+    batches: Sequence[Batch],
+    positions: Mapping[int, Sequence[int]],
+) -> str:
+    """The records at the positions (partition -> offsets) with all their columns, as a temporary table; its name."""
+    name = quote(f"_ps_whole_{source.name}")
+    raw = raw_name(source.name)
+    wanted = [b for b in (_rows_at(b, positions.get(b.partition, ())) for b in batches if b.rows) if b.rows]
+    connection.register(raw, decoder.stage(wanted))
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {decoder.select(quote(raw), guarded=True)}")
+    connection.unregister(raw)
+    return name
+
+
+def _rows_at(batch: Batch, offsets: Sequence[int]) -> Batch:
+    rows = pa.array(np.flatnonzero(np.isin(batch.offsets.to_numpy(), np.asarray(offsets, dtype=np.int64))))
+    times = batch.times.take(rows) if batch.times is not None else None
+    taken = batch.offsets.take(rows)
+    if isinstance(batch, TypedBatch):
+        return replace(batch, table=batch.table.take(rows), offsets=taken, times=times)
+    keys = batch.keys.take(rows) if batch.keys is not None else None
+    return replace(batch, values=batch.values.take(rows), offsets=taken, times=times, keys=keys)
 
 
 def _letters(
@@ -302,7 +337,8 @@ def _resolve_clashes(
     keys = column_list(source.unique)
     match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
     stored = connection.execute(
-        f"SELECT {keys}, _ps_at, _ps_body FROM {seen} AS u WHERE EXISTS (SELECT 1 FROM _ps_unique AS a WHERE _ps_clash AND {match})"
+        f"SELECT {keys}, _ps_at, _ps_body FROM {seen} AS u WHERE EXISTS (SELECT 1 FROM _ps_unique AS a WHERE "
+        f"_ps_clash AND {match})"
     ).fetchall()
     for row in stored:
         known.setdefault(tuple(row[:width]), []).append((row[width], row[width + 1]))

@@ -18,10 +18,10 @@ from penstock.connectors.base import RawBatch
 from penstock.engines.base import Counts, DeadLetter
 from penstock.engines.duckdb.blocks import Delta, EpochScope
 from penstock.engines.duckdb.connection import first_row
-from penstock.engines.duckdb.ingest import Letter
+from penstock.engines.duckdb.ingest import Letter, judge_again
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
-from penstock.plan.blocks import HIDDEN, Late, Node, column_list, content_name, literal, quote
+from penstock.plan.blocks import HIDDEN, Late, Node, SourceBlock, column_list, content_name, literal, quote
 from penstock.plan.late import late_condition
 from penstock.plan.plan import Plan
 
@@ -81,7 +81,8 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
     connection.unregister("_ps_letters")
     connection.execute("DELETE FROM _ps.dead WHERE id IN (SELECT id FROM _ps_letters_now)")
     connection.execute(
-        f'INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, "offset", epoch, append_time, key, value, '
+        f'INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, "offset", epoch, append_time, key, '
+        f"value, "
         "rule, field, got, reason, 'dead', attempts FROM _ps_letters_now"
     )
 
@@ -94,7 +95,8 @@ def dead_letters(
     conditions += [f"status = {literal(status)}"] if status else []
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     rows = connection.execute(
-        f'SELECT id, source, partition, "offset", epoch, epoch_us(append_time), key, value, rule, field, got, reason, status, '
+        f'SELECT id, source, partition, "offset", epoch, epoch_us(append_time), key, value, rule, field, got, '
+        f"reason, status, "
         f'attempts FROM _ps.dead{where} ORDER BY epoch, source, partition, "offset"'
     ).fetchall()
     return [DeadLetter(*row) for row in rows]
@@ -136,7 +138,7 @@ def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
     alias = quote(late.alias)
     arrives = f' AND {alias}."_ps_w" > 0' if delta.weighted else ""
     found = (
-        f"SELECT DISTINCT {literal(late.stream)} AS source, {alias}._ps_p AS partition, {alias}._ps_o AS \"offset\", "
+        f'SELECT DISTINCT {literal(late.stream)} AS source, {alias}._ps_p AS partition, {alias}._ps_o AS "offset", '
         f"{literal(node.name)} AS block, {literal(view)} AS view, {late.window_start} AS window_start, "
         f"{late.window_end} AS window_end, {alias}._ps_wm AS watermark, {scope.epoch} AS epoch, 'late' AS status "
         f"FROM {delta.sql} AS {alias} WHERE {late_condition(late)}{arrives}"
@@ -145,7 +147,7 @@ def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
         scope.connection.execute(
             f"INSERT INTO _ps.late SELECT * FROM ({found}) AS n WHERE NOT EXISTS (SELECT 1 FROM _ps.late AS l "
             f"WHERE l.block = n.block AND l.source = n.source AND l.partition = n.partition "
-            f"AND l.\"offset\" = n.\"offset\" AND l.window_start = n.window_start)"
+            f'AND l."offset" = n."offset" AND l.window_start = n.window_start)'
         )
     )
     count = int(row[0]) if row else 0
@@ -162,8 +164,8 @@ def _keep_rows(scope: EpochScope, stream: str, name: str) -> None:
     relation = scope.plan.node(name).relation
     kept = table(f"l_{name}")
     columns = column_list([*relation.columns, *HIDDEN])
-    late = f"SELECT partition, \"offset\" FROM _ps.late WHERE source = {literal(stream)} AND epoch = {scope.epoch}"
-    places = [scope.deltas[name].sql] if name in scope.deltas else []
+    late = f'SELECT partition, "offset" FROM _ps.late WHERE source = {literal(stream)} AND epoch = {scope.epoch}'
+    places = [_whole(scope, name)] if name in scope.deltas else []
     if not scope.plan.fresh(name):
         places.append(content_name(relation))
     rows = " UNION ".join(f"SELECT {columns} FROM {place}" for place in places)
@@ -171,6 +173,23 @@ def _keep_rows(scope: EpochScope, stream: str, name: str) -> None:
         f"INSERT INTO {kept} SELECT {columns} FROM ({rows}) AS r WHERE (_ps_p, _ps_o) IN ({late}) "
         f"AND (_ps_p, _ps_o) NOT IN (SELECT (_ps_p, _ps_o) FROM {kept})"
     )
+
+
+def _whole(scope: EpochScope, name: str) -> str:
+    """A relation's delta with all its columns; of a stream that is built in part, the late rows alone."""
+    delta = scope.deltas[name].sql
+    block = scope.plan.node(name).block
+    if not isinstance(block, SourceBlock) or scope.columns.get(name) is None:
+        return delta
+    rows = scope.connection.execute(
+        f'SELECT DISTINCT partition, "offset" FROM _ps.late WHERE source = {literal(name)} AND epoch = {scope.epoch}'
+    ).fetchall()
+    positions: dict[int, list[int]] = {}
+    for partition, offset in rows:
+        positions.setdefault(partition, []).append(offset)
+    decoder, batches = scope.records[name]
+    whole = judge_again(scope.connection, block.source, decoder, batches, positions)
+    return f"(SELECT w.*, d._ps_wm FROM {whole} AS w JOIN {delta} AS d ON d._ps_p = w._ps_p AND d._ps_o = w._ps_o)"
 
 
 # -- replay ------------------------------------------------------------------------------------------------------------
@@ -209,7 +228,8 @@ def request_replay(connection: duckdb.DuckDBPyConnection, kind: str, positions: 
     row = first_row(
         connection.execute(
             f'INSERT INTO _ps.replay SELECT (SELECT coalesce(max("offset"), -1) FROM _ps.replay) '
-            f"+ row_number() OVER (ORDER BY source, partition, source_offset), {literal(kind)}, source, partition, source_offset, NULL "
+            f"+ row_number() OVER (ORDER BY source, partition, source_offset), {literal(kind)}, source, partition, "
+            f"source_offset, NULL "
             f"FROM _ps_positions"
         )
     )
@@ -225,7 +245,8 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     requests = f'SELECT "offset", kind FROM _ps.replay WHERE "offset" >= {after}{limit}'
     row = first_row(
         connection.execute(
-            f'SELECT max("offset") + 1 FROM ({requests}) WHERE "offset" < coalesce((SELECT min("offset") FROM ({requests}) '
+            f'SELECT max("offset") + 1 FROM ({requests}) WHERE "offset" < coalesce((SELECT min("offset") FROM '
+            f"({requests}) "
             f'WHERE kind <> (SELECT arg_min(kind, "offset") FROM ({requests}))), 9223372036854775807)'
         )
     )
@@ -235,7 +256,8 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     letters = connection.execute(
         'SELECT DISTINCT d.source, d.partition, d."offset", d.append_time, d.key, d.value FROM _ps.replay AS r '
         'JOIN _ps.dead AS d ON d.source = r.source AND d.partition = r.partition AND d."offset" = r.source_offset '
-        f"WHERE r.kind = 'dead' AND d.status = 'dead' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
+        f"WHERE r.kind = 'dead' AND d.status = 'dead' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER "
+        f"BY ALL"
     ).fetchall()
     dead: dict[str, list[RawBatch]] = {}
     for source, partition, offset, time, key, value in letters:
@@ -251,7 +273,8 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     positions = connection.execute(
         'SELECT DISTINCT l.source, l.partition, l."offset" FROM _ps.replay AS r JOIN _ps.late AS l '
         'ON l.source = r.source AND l.partition = r.partition AND l."offset" = r.source_offset '
-        f"WHERE r.kind = 'late' AND l.status = 'late' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER BY ALL"
+        f"WHERE r.kind = 'late' AND l.status = 'late' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER "
+        f"BY ALL"
     ).fetchall()
     late: dict[str, list[tuple[int, int]]] = {}
     for source, partition, offset in positions:
@@ -334,7 +357,8 @@ def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta
         name,
         f"SELECT {columns}, k._ps_p, k._ps_o, NULL::TIMESTAMP AS _ps_wm{weight} FROM {kept} AS k "
         f"JOIN {quote(wanted)} AS w ON k._ps_p = w.p AND k._ps_o = w.o "
-        f"SEMI JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND l.partition = k._ps_p "
+        f"SEMI JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND "
+        f"l.partition = k._ps_p "
         f"AND l.\"offset\" = k._ps_o AND l.status = 'late'",
     )
     return Delta(quote(name), not relation.append_only, rows)

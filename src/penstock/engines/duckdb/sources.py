@@ -1,7 +1,7 @@
 """A source's delta in an epoch, by kind: stream, keyed table, multiset, reference.
 
-Every function leaves the source's delta in the scope and moves the stored content; what it must say beyond that (letters,
-counts, watermarks, alerts) goes into the source's `Outcome`.
+Every function leaves the source's delta in the scope and moves the stored content; what it must say beyond that
+(letters, counts, watermarks, alerts) goes into the source's `Outcome`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def run_source(
             _run_reference(scope, block, decoder, given, progress, outcome)
         return outcome
     guarded = source.name in scope.guarded
-    ingested = ingest(scope.connection, block, decoder, given, guarded=guarded) if rows else None
+    columns = scope.columns.get(source.name)
+    scope.records[source.name] = (decoder, given.batches)
+    ingested = ingest(scope.connection, block, decoder, given, guarded=guarded, columns=columns) if rows else None
     if ingested is not None:
         if source.kind == "stream":
             _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
@@ -119,8 +121,10 @@ def _run_stream(
     if not ingested.accepted:
         return
     watermark = "_ps_wm" if late or (source.unique and not correction) else "NULL::TIMESTAMP AS _ps_wm"
-    columns = column_list(relation.columns)
-    sql = f"(SELECT {columns}, _ps_p, _ps_o, {watermark} FROM {ingested.relation})"
+    read = scope.columns.get(source.name)
+    columns = column_list([c for c in relation.columns if read is None or c in read])
+    comma = ", " if columns else ""
+    sql = f"(SELECT {columns}{comma}_ps_p, _ps_o, {watermark} FROM {ingested.relation})"
     weighted = not relation.append_only
     if weighted:
         sql = f'(SELECT *, 1 AS "_ps_w" FROM {sql})'
@@ -285,7 +289,8 @@ def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ing
     over = f"PARTITION BY {column_list(relation.columns, 'a')} ORDER BY a._ps_p, a._ps_o"
     balance = (
         f"SELECT a.*, {sign} AS _ps_sign, coalesce(s._ps_n, 0) + sum({sign}) OVER ({over}) AS _ps_balance "
-        f"FROM {ingested.relation} AS a LEFT JOIN (SELECT {columns}, count(*) AS _ps_n FROM {stored} GROUP BY ALL) AS s "
+        f"FROM {ingested.relation} AS a LEFT JOIN (SELECT {columns}, count(*) AS _ps_n FROM {stored} GROUP BY ALL) "
+        f"AS s "
         f"ON {same('s', 'a', loose)}"
     )
     lowest = (
@@ -372,7 +377,8 @@ def _repeated_key(scope: EpochScope, source: SourceDecl) -> str:
     keys = column_list(source.key)
     row = first_row(
         scope.connection.execute(
-            f"SELECT {keys} FROM {quote(judged_name(source.name))} GROUP BY {keys} HAVING count(*) > 1 ORDER BY ALL LIMIT 1"
+            f"SELECT {keys} FROM {quote(judged_name(source.name))} GROUP BY {keys} HAVING count(*) > 1 ORDER BY ALL "
+            f"LIMIT 1"
         )
     )
     return ", ".join(map(str, row)) if row else ""
