@@ -6,6 +6,8 @@ that others may have seen, and a start stops. Invariant: the mark is durable bef
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 from pathlib import Path
 
@@ -60,28 +62,34 @@ class HighWaterMark:
 
     def write(self, state_id: str, epoch: int) -> None:
         """Make the epoch the mark, durably."""
-        failpoints.hit(BEFORE_MARK)
         body = _MAGIC + bytes.fromhex(state_id) + struct.pack("<q", epoch)
         record = body + struct.pack("<I", google_crc32c.value(body))
+        try:
+            self._append(record)
+        except OSError as problem:
+            raise StateError(
+                "PS-STATE-005",
+                "the high-water mark cannot be written",
+                expected=f"{len(record)} free bytes in {self._path.parent}",
+                got=problem.strerror or str(problem),
+                hint="free some disk space, then start again: nothing is lost",
+                retryable=True,
+            ) from problem
+        self.state_id, self.epoch = state_id, epoch
+        failpoints.hit(AFTER_MARK)
+
+    def _append(self, record: bytes) -> None:
+        failpoints.hit(BEFORE_MARK)
         if self._file.size >= _ROLL_BYTES:
             self._file.close()
             files.write_atomic(self._path, record)
             self._file = files.AppendFile(self._path)
-        else:
-            written = self._file.write([record])
-            if written != len(record):
-                self._file.truncate(self._file.size - written)
-                raise StateError(
-                    "PS-STATE-005",
-                    "the high-water mark cannot be written: the disk is full",
-                    expected=f"{len(record)} free bytes in {self._path.parent}",
-                    got=f"{written}",
-                    hint="free some disk space, then start again: nothing is lost",
-                    retryable=True,
-                )
-            self._file.sync()
-        self.state_id, self.epoch = state_id, epoch
-        failpoints.hit(AFTER_MARK)
+            return
+        written = self._file.write([record])
+        if written != len(record):
+            self._file.truncate(self._file.size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._file.sync()
 
     def close(self) -> None:
         self._file.close()

@@ -121,7 +121,8 @@ class DuckState:
                 self._delivered,
                 self._guarded,
             )
-        except duckdb.IOException as problem:
+        except (duckdb.IOException, duckdb.TransactionException) as problem:
+            # There is one writer, so a transaction fails for no other reason than that it cannot be written.
             raise StateError(
                 "PS-STATE-005",
                 "the state cannot be written; the epoch was rolled back",
