@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 
 from penstock.durations import parse_duration
 from penstock.errors import Error
@@ -33,6 +35,8 @@ def main(arguments: list[str]) -> int:
     _say(f"{given.pipeline}, {given.kills} kills, seed {seed}, in {folder}")
     scenario: Scenario = Shop(folder, seed) if given.pipeline == "shop" else Ads(folder, seed)
     seconds = given.duration.total_seconds() if given.duration is not None else None
+    # The programs run in groups of their own, which no signal to this one reaches: leave through `finally`.
+    signal.signal(signal.SIGTERM, _leave)
     try:
         crashed = crash(scenario, kills=given.kills, seed=seed, for_s=seconds, tell=_say)
     except Error as problem:
@@ -45,6 +49,10 @@ def main(arguments: list[str]) -> int:
     if not given.keep:
         shutil.rmtree(folder)
     return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def report(crashed: Crashed) -> str:

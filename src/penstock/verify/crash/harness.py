@@ -131,6 +131,7 @@ class _Harness:
         self._result = Crashed(seed)
         self._round = 0
         self._load: Group | None = None
+        self._job: Group | None = None
         # There is a torn tail to cut only after a kill in the middle of a frame: a short run would pass it too rarely.
         self._first = ["log.cut"] * MIN_HITS if "log.cut" in scenario.points else []
         self._hits = scenario.folder / "hits"
@@ -145,8 +146,9 @@ class _Harness:
                     self._tell(f"{self._result.total} kills after {time.monotonic() - began:.0f} s")
             self._finish()
         finally:
-            if self._load is not None:
-                self._load.kill()
+            for group in (self._job, self._load):
+                if group is not None:
+                    group.kill()
         self._result.seconds = time.monotonic() - began
         return self._result
 
@@ -180,7 +182,7 @@ class _Harness:
 
     def _kill_job_at(self, point: str, *, power_loss: bool) -> None:
         armed = f"{point}@{1 if point == 'log.cut' else self._random.choice((1, 1, 2, 3, 5))}" if point else ""
-        group = self._group(self._scenario.job(), "job", armed)
+        group = self._job = self._group(self._scenario.job(), "job", armed)
         moment = time.monotonic() + (self._random.uniform(0.2, 3.0) if not point else REACHED_WITHIN_S)
         while group.running and time.monotonic() < moment:
             self._scenario.meanwhile(self._random)
