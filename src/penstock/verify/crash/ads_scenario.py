@@ -36,6 +36,7 @@ class Ads:
         self._place = Workplace(folder / "ads")
         self._mapping = create_ad_campaign_mappings()
         self._place.prepare(self._mapping, 2)
+        (folder / "ledgers").mkdir()
 
     def job(self, *options: str) -> list[str]:
         return job_command(self._place, window_s=WINDOW_S, watermark_s=WATERMARK_S, options=("--quiet", *options))
