@@ -57,7 +57,6 @@ class OracleSpec:
     views: tuple[ViewSpec, ...]
     journal: str
     answer: str
-    judging: str = "each"
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
