@@ -267,3 +267,24 @@ def test_changes_of_tables(key: tuple[str, ...]) -> None:
         agree(decoder("Flat", "debezium", "table", key), [change[2] for change in changes], keys)
 
     check()
+
+
+SHORTER = {
+    "Flat": [
+        '"s":123,"i":5,"k":"text"',
+        '"s":true,"i":5,"k":"text"',
+        '"s":[1],"i":5,"k":"text"',
+        '"i":1e15,"s":"a","k":"text"',
+    ],
+    "Measured": ['"b":true,"f":1e15', '"b":true,"f":15e21', '"b":true,"d":1e5', '"b":true,"z":1e2', '"b":true,"s":-1'],
+}
+
+
+@pytest.mark.parametrize("name", list(SHORTER))
+def test_what_a_short_spelling_saves_hides_nothing(name: str) -> None:
+    values = []
+    for fields in SHORTER[name]:
+        first = fields.split(",")[0]
+        for more in ("", f",{first}", ',"x":1'):
+            values += [f"{{{fields}{more}{' ' * blanks}}}".encode() for blanks in range(16)]
+    agree(decoder(name), values)
