@@ -156,6 +156,36 @@ def test_t2_late_rows_are_counted_per_view_and_applied_once_to_every_strategy() 
         assert {x["status"] for x in session.late_rows("clicks").to_pylist()} == {"applied"}
 
 
+def test_t2_a_late_row_is_counted_once_however_often_its_join_changes() -> None:
+    class User(ps.Contract):
+        user: int
+        name: str
+
+    pipeline = ps.Pipeline("joined")
+    pipeline.stream("clicks", Click, event_time="at", watermark="2 seconds")
+    pipeline.table("users", User, key="user")
+    pipeline.view("named", "SELECT clicks.at, users.name FROM clicks JOIN users ON clicks.user = users.user")
+    pipeline.view("w", f"SELECT {WINDOW} AS w, name, count(*) AS n FROM named GROUP BY 1, 2")
+    with pipeline.open() as session:
+        session.insert("users", [{"user": 1, "name": "ann"}])
+        session.insert("clicks", [_click(1, "a", 40), _click(1, "a", 1)])
+        session.commit()
+        for name in ("Ann", "ANN"):
+            session.insert("users", [{"user": 1, "name": name}])
+            session.insert("clicks", [_click(2, "a", 2)])
+            session.commit()
+            assert rows_of(session.read("w")) == [(START + timedelta(seconds=100), name, 1)]
+            assert session.progress.late == {"w": 1}
+        assert session.apply_late("clicks") == 1
+        assert sorted(rows_of(session.read("w"))) == [
+            (START + timedelta(seconds=60), "ANN", 1),
+            (START + timedelta(seconds=100), "ANN", 1),
+        ]
+        session.insert("users", [{"user": 1, "name": "x"}])
+        session.commit()
+        assert {r[1] for r in rows_of(session.read("w"))} == {"x"}
+
+
 def test_e3_beyond_the_correction_horizon_late_rows_are_refused() -> None:
     with _pipeline(correction_horizon="20 seconds").open() as session:
         session.replace("pages", [{"url": "a"}])

@@ -6,7 +6,8 @@ keeps all records, works out the newest row per key, multisets and lateness one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -139,14 +140,33 @@ def epochs(sources: set[str], *, most: int = 4, also: tuple[str, ...] = ()) -> s
     names = sorted(sources)
 
     def one(epoch: int) -> st.SearchStrategy[list[Event]]:
-        rows = st.lists(st.one_of([_event(name, epoch) for name in names]), max_size=7)
+        rows = st.lists(st.one_of([_event(name, epoch) for name in names]), max_size=3 + 4 * len(names))
         if not also:
             return rows
         at = st.integers(-15, 20).map(lambda n: START + timedelta(seconds=60 + epoch * 7 + n))
         extra = st.builds(Event, st.just("s"), st.sampled_from(also), st.just(()), at)
         return st.tuples(rows, st.lists(extra, max_size=2)).map(lambda both: [*both[0], *both[1]])
 
-    return st.integers(1, most).flatmap(lambda n: st.tuples(*[one(e) for e in range(n)]).map(list))
+    return st.integers(1, most).flatmap(lambda n: st.tuples(*[one(e) for e in range(n)]).map(_aimed))
+
+
+def _aimed(history: Iterable[list[Event]]) -> list[list[Event]]:
+    """Most deletes hit a row that is there."""
+    world, aimed = World(), []
+    for number, events in enumerate(history):
+        epoch = []
+        for place, event in enumerate(events):
+            held = world.content(event.source) if event.what == "delete" else []
+            if held and (number + place) % 4:
+                event = replace(event, rows=(event.rows[0] | _identity(event, held[(number + 3 * place) % len(held)]),))
+            world.take([event])
+            epoch.append(event)
+        aimed.append(epoch)
+    return aimed
+
+
+def _identity(event: Event, row: Row) -> Row:
+    return row if event.source == "m" else {"k": row["k"]}
 
 
 def give(session: ps.Session, events: list[Event]) -> None:

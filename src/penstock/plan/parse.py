@@ -95,6 +95,8 @@ def quote_at(text: str) -> str:
     position = 0
     for number, token in enumerate(tokens):
         following = tokens[number + 1].token_type if number + 1 < len(tokens) else None
+        if number + 1 < len(tokens) and tokens[number + 1].text.lower() == "time":
+            continue  # AT TIME ZONE
         quoted = text[token.start] == '"'
         if (
             token.text.lower() != "at"

@@ -124,7 +124,19 @@ def _sources(select: exp.Select, relations: Mapping[str, Relation]) -> list[tupl
     aliases = [i.alias.lower() for _, i in found]
     if len(set(aliases)) != len(aliases):
         raise Opaque("two inputs with one alias")
+    _refuse_whole_rows(select, [i for _, i in found], relations)
     return found
+
+
+def _refuse_whole_rows(select: exp.Select, inputs: list[Input], relations: Mapping[str, Relation]) -> None:
+    """An alias used as a value is the whole row: a delta's rows have hidden columns, which it would show."""
+    names = {c.lower() for i in inputs for c in relations[i.relation.lower()].columns}
+    aliases = {i.alias.lower() for i in inputs}
+    for column in select.find_all(exp.Column):
+        if column.name.lower() in aliases and column.name.lower() not in names:
+            raise Opaque("a whole row as a value")
+    if select.find(exp.TableColumn) is not None:
+        raise Opaque("a whole row as a value")
 
 
 def _input(table: exp.Expr, relations: Mapping[str, Relation], how: str, on: str | None) -> Input:
@@ -132,6 +144,9 @@ def _input(table: exp.Expr, relations: Mapping[str, Relation], how: str, on: str
         raise Opaque(f"{type(table).__name__.lower()} in FROM")
     if table.args.get("joins") or table.args.get("sample") or table.args.get("pivots"):
         raise Opaque("a nested join")
+    alias = table.args.get("alias")
+    if alias is not None and alias.args.get("columns"):
+        raise Opaque("a column list in an alias")
     relation = relations[table.name.lower()]
     match how:
         case "from":
@@ -544,9 +559,7 @@ def _window(
     return None, None
 
 
-def _key_columns(
-    fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]
-) -> tuple[str, ...]:
+def _key_columns(fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]) -> tuple[str, ...]:
     """The output columns that are the group keys; () where a key is not projected. No keys: the one row needs none."""
     found = []
     for key in keys:

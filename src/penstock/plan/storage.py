@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from penstock.durations import format_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error
 from penstock.pipeline import Graph
+from penstock.plan import final
 from penstock.plan.blocks import (
     Block,
     Bound,
@@ -27,7 +28,6 @@ from penstock.plan.blocks import (
     Strategy,
     UnionBlock,
 )
-from penstock.plan import final
 from penstock.plan.plan import ViewPlan
 
 HIDDEN_FIELDS = (Field("_ps_p", "INTEGER", False), Field("_ps_o", "BIGINT", False), Field("_ps_wm", "TIMESTAMP"))
@@ -241,7 +241,9 @@ def _source_state(block: SourceBlock, content: Content) -> tuple[StateTable, ...
             live = Field("_ps_live", "BOOLEAN", False)
             bound = Bound("key cardinality", ", ".join(source.key))
             tables.append(
-                StateTable(f"t_{source.name}", (*_loosened(relation.fields, source.key), *position, live), source.key, bound)
+                StateTable(
+                    f"t_{source.name}", (*_loosened(relation.fields, source.key), *position, live), source.key, bound
+                )
             )
         case "table":
             tables.append(StateTable(f"t_{source.name}", relation.fields, (), Bound("its rows", "a multiset")))
