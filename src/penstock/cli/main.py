@@ -48,7 +48,7 @@ VERBS: dict[str, Verb] = {
     "sql": Verb("penstock.cli.sql", "sql", "Query the views of a pipeline, also while it runs."),
     "dlq": Verb("penstock.cli.dlq", "dlq", "List, show, replay or drop dead letters."),
     "late": Verb("penstock.cli.late", "late", "List late rows, or apply them as corrections."),
-    "state": Verb("penstock.cli.state", "state", "Export or import the state."),
+    "state": Verb("penstock.cli.state", "state", "Write the journal, to run the same epochs again."),
     "reset": Verb("penstock.cli.reset", "reset", "Forget the state of a pipeline."),
     "topics": Verb("penstock.cli.topics", "topics", "Create, clear or describe topics."),
     "ads": Verb("penstock.cli.ads", "ads", "The ads application: its producers."),

@@ -20,7 +20,10 @@ def state() -> None:
 @click.option("--to", "file", type=click.Path(path_type=Path), help="Write to a file instead of standard output.")
 @pipeline_options
 def journal(options: PipelineOptions, file: Path | None) -> None:
-    """Write the journal of PIPELINE, a JSON object an epoch; `run --journal FILE` runs the same epochs again."""
+    """Write the journal of PIPELINE, an object an epoch.
+
+    `penstock run --journal FILE` runs the same epochs again.
+    """
     job = options.load()
     reply = ask_state(job.graph, job.target.state, {"do": "journal"}, typed=options.pipeline)
     rows = reply["rows"]
