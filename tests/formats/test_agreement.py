@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.formats.agreement import agree, decoder
+from tests.formats.agreement import agree, batch, decoder, judged
 
 EXAMPLES = int(os.environ.get("PENSTOCK_EXAMPLES", "8"))
 many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -288,3 +288,10 @@ def test_what_a_short_spelling_saves_hides_nothing(name: str) -> None:
         for more in ("", f",{first}", ',"x":1'):
             values += [f"{{{fields}{more}{' ' * blanks}}}".encode() for blanks in range(16)]
     agree(decoder(name), values)
+
+
+def test_optional_values_that_are_missing_are_proven_too() -> None:
+    judge = decoder("Measured")
+    assert [row["_ps_ok"] for row in judged(judge, batch([b'{"b":true,"f":1.5}', b'{"b":false}']), guarded=False)] == [
+        True
+    ] * 2

@@ -202,7 +202,7 @@ def _measured(columns: Sequence[Column], record: str) -> str:
     lengths = [_length(column, record) for column in columns]
     fixed = 1 + sum(_overhead(column) for column in columns if not column.nullable)
     same = f"strlen({record}) = {fixed} + {' + '.join(lengths)}"
-    checks = [f"coalesce({check(c, _field(c))}, {_field(c)} IS NULL)" for c in columns if not _direct(c)]
+    checks = [f"({_field(c)} IS NULL OR {check(c, _field(c))})" for c in columns if not _direct(c)]
     safe = [f"coalesce({condition}, true)" if c.nullable else condition for c in columns for condition in _safe(c)]
     if safe:
         # one comparison for all, for the planning of one for each would take longer than a small epoch
