@@ -101,7 +101,7 @@ class Fold:
             if not key:
                 assert op in ("+I", "-D"), f"{op} without a key"
             self._apply(op, row, removed, added)
-            per_key[tuple(row[columns.index(c)] for c in key), op[0]] += 1  # type: ignore[index]
+            per_key[tuple(row[columns.index(c)] for c in key), op[0]] += 1
         if key:
             assert not per_key or max(per_key.values()) == 1, f"a key changed more than once: {records}"
             self._pairs(records, columns, key)

@@ -26,7 +26,7 @@ the queries; `python -m tests.law.strategies` writes this page, and refuses to s
 
 def rows() -> list[tuple[str, str, str, str]]:
     """Query, block, strategy and reason of every block but the sources."""
-    found = []
+    found: list[tuple[str, str, str, str]] = []
     for case in CATALOGUE:
         plan = compiled(case)[1]
         found += [(case.name, n.name, n.strategy, n.reason) for n in plan.nodes if n.strategy != "input"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ class Click(ps.Contract):
     at: datetime
 
 
-Row = dict[str, object]
+Row = dict[str, Any]
 WINDOW = "time_bucket(INTERVAL '10 seconds', at)"
 
 
@@ -149,7 +150,7 @@ def test_t2_late_rows_are_counted_per_view_and_applied_once_to_every_strategy() 
         }
         assert session.apply_late("clicks") == 1
         for view in ("merged", "affected", "refreshed"):
-            assert dict(rows_of(session.read(view)))[first] == 2, view
+            assert (first, 2) in rows_of(session.read(view)), view
         assert rows_of(session.read("closed")) == [(first, 2)]
         assert session.apply_late("clicks") == 0
         assert rows_of(session.read("n")) == [("a", 4)], "a view without windows has no late rows"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from tests.law.law import lawful, rows_of
 from tests.law.oracle import difference
 from tests.law.world import START
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 class E(ps.Contract):
@@ -82,10 +83,10 @@ def _oracle(history: list[list[Row]]) -> list[tuple[object, ...]]:
     largest: datetime | None = None
     for rows in history:
         for row in rows:
-            largest = max(largest or row["at"], row["at"])  # type: ignore[type-var, assignment]
+            largest = max(largest or row["at"], row["at"])
         watermark = largest - timedelta(seconds=2) if largest else None
         for key in {r["k"] for r in rows} | set(alarms):
-            mine = sorted((r for r in rows if r["k"] == key), key=lambda r: r["at"])  # type: ignore[arg-type, return-value]
+            mine = sorted((r for r in rows if r["k"] == key), key=lambda r: r["at"])
             pending = alarms.setdefault(key, set())
 
             def fire(
@@ -102,12 +103,12 @@ def _oracle(history: list[list[Row]]) -> list[tuple[object, ...]]:
                     totals[key] = None
 
             # Rows of one time are one call: their timers are set together, after it.
-            for at in sorted({r["at"] for r in mine}):  # type: ignore[type-var]
-                fire(at)  # type: ignore[arg-type]
+            for at in sorted({r["at"] for r in mine}):
+                fire(at)
                 for row in (r for r in mine if r["at"] == at):
-                    totals[key] = (totals.get(key) or 0) * 2 + row["v"]  # type: ignore[operator]
+                    totals[key] = (totals.get(key) or 0) * 2 + row["v"]
                     found.append((key, "+I", totals[key]))
-                pending.add(at + QUIET)  # type: ignore[operator]
+                pending.add(at + QUIET)
             fire(None)
     return found
 
@@ -130,7 +131,7 @@ def test_b1_a_step_is_a_sequential_fold(history: list[list[Row]]) -> None:
 @lawful(15)
 @given(st.lists(_row, max_size=8), st.integers(0, 8))
 def test_b1_in_order_rows_fold_alike_whatever_the_epochs(rows: list[Row], cut: int) -> None:
-    rows = sorted(rows, key=lambda r: r["at"])  # type: ignore[arg-type, return-value]
+    rows = sorted(rows, key=lambda r: r["at"])
     found = []
     for history in ([rows], [rows[:cut], rows[cut:]]):
         with _pipeline().open() as session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 from hypothesis import given
@@ -17,7 +18,7 @@ from tests.law.law import lawful, rows_of
 from tests.law.oracle import difference, window_end
 from tests.law.world import START, T
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 class E(ps.Contract):
@@ -63,27 +64,27 @@ def test_r4_rows_past_their_retention_leave_every_view(history: list[list[Row]],
         for epoch, given_rows in enumerate(history):
             for row in given_rows:
                 rows.append((row, largest - timedelta(seconds=2) if largest else None))
-                largest = max(largest or row["at"], row["at"])  # type: ignore[type-var, assignment]
+                largest = max(largest or row["at"], row["at"])
             session.insert("e", given_rows)
             if lookup:
                 names[epoch % 3] = f"a{epoch}"
                 session.insert("t", [{"k": epoch % 3, "a": f"a{epoch}", "n": 0}])
             session.commit()
             cutoff = largest - timedelta(seconds=12) if largest else START
-            live = [(r, w) for r, w in rows if r["at"] >= cutoff]  # type: ignore[operator]
+            live = [(r, w) for r, w in rows if r["at"] >= cutoff]
             per_k = {k: [r["v"] for r, _ in live if r["k"] == k] for k in {r["k"] for r, _ in live}}
             assert not difference(
                 rows_of(session.read("per_k")),
-                [(k, len(vs), sum(v for v in vs if v) if any(vs) else None) for k, vs in per_k.items()],  # type: ignore[misc]
+                [(k, len(vs), sum(v for v in vs if v) if any(vs) else None) for k, vs in per_k.items()],
             )
             assert not difference(
                 rows_of(session.read("top")),
-                [(k, max((v for v in vs if v is not None), default=None)) for k, vs in per_k.items()],  # type: ignore[type-var]
+                [(k, max((v for v in vs if v is not None), default=None)) for k, vs in per_k.items()],
             )
-            joined = [(r["v"], names.get(r["k"])) for r, _ in live]  # type: ignore[call-overload]
+            joined = [(r["v"], names.get(r["k"])) for r, _ in live]
             assert not difference(rows_of(session.read("joined")), joined)
             assert not difference(rows_of(session.read("kept")), [j for j in joined if j[0] == 1])
-            ends = [window_end(r["at"], timedelta(seconds=4)) for r, w in live if not _late(r, w, 4)]  # type: ignore[arg-type]
+            ends = [window_end(r["at"], timedelta(seconds=4)) for r, w in live if not _late(r, w, 4)]
             counted = [(end - timedelta(seconds=4), ends.count(end)) for end in set(ends)]
             assert not difference(rows_of(session.read("w")), counted)
         late = sum(_late(r, w, 4) for r, w in rows)
@@ -120,7 +121,7 @@ def test_r3_the_first_of_a_unique_key_wins_whatever_the_epochs(history: list[lis
                     seen.append(row)
                 else:
                     verdicts["duplicate" if row in earlier else "key_conflict"] += 1
-                largest = max(largest or row["at"], row["at"])  # type: ignore[type-var, assignment]
+                largest = max(largest or row["at"], row["at"])
             assert not difference(
                 rows_of(session.read("every")), [tuple(r[c] for c in ("id", "k", "v", "at")) for r in accepted]
             )
@@ -217,7 +218,7 @@ def test_t1_lateness_does_not_depend_on_how_epochs_are_cut(
         largest: datetime | None = None
         for row in rows:
             late += _late(row, largest - timedelta(seconds=3) if largest else None, 10)
-            largest = max(largest or row["at"], row["at"])  # type: ignore[type-var, assignment]
+            largest = max(largest or row["at"], row["at"])
     assert once[1] == late
 
 

@@ -10,14 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.contract.model import schema_of
+from penstock.runtime.session import Session
 
 START = datetime(2026, 1, 1)
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 class S(ps.Contract):
@@ -64,13 +66,11 @@ TYPES = {name: tuple(c.type for c in schema_of(contract).columns) for name, cont
 DELAY = {"s": timedelta(seconds=5), "s2": timedelta(seconds=2)}
 
 
-def declare(pipeline: ps.Pipeline, names: set[str], **stream_options: object) -> None:
+def declare(pipeline: ps.Pipeline, names: set[str]) -> None:
     """Declare the named sources."""
     for name in ("s", "s2"):
         if name in names:
-            pipeline.stream(
-                name, CONTRACTS[name], event_time="at", watermark=DELAY[name], state="unbounded", **stream_options
-            )  # type: ignore[arg-type]
+            pipeline.stream(name, CONTRACTS[name], event_time="at", watermark=DELAY[name], state="unbounded")
     if "t" in names:
         pipeline.table("t", T, key="k")
     if "tv" in names:
@@ -169,7 +169,7 @@ def _identity(event: Event, row: Row) -> Row:
     return row if event.source == "m" else {"k": row["k"]}
 
 
-def give(session: ps.Session, events: list[Event]) -> None:
+def give(session: Session, events: list[Event]) -> None:
     """The events of one epoch."""
     for event in events:
         rows = [dict(r) for r in event.rows]

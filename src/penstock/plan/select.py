@@ -486,7 +486,7 @@ def _shape(call: exp.Expr) -> _Shape:
     )
     if not plain:
         return _Shape(bare, None, None, "opaque")
-    if kind == "count_if":
+    if kind == "count_if" and argument is not None:
         # DuckDB's count_if sums: over no value at all it is NULL, not 0.
         return _Shape(bare, exp.cast(exp.cast(argument.copy(), "BOOLEAN"), "INTEGER"), condition, "sum")
     return _Shape(bare, argument, condition, kind)
