@@ -14,6 +14,7 @@ from penstock.storage import failpoints, unsynced
 # A program that is told to stop before it has begun ends by the signal itself.
 STOPPED = (0, 143, -signal.SIGTERM)
 STOP_WITHIN_S = 90.0
+DRAIN_WITHIN_S = 900.0
 
 
 class Group:
@@ -73,9 +74,13 @@ class Group:
 
     def wait(self) -> None:
         """Wait for an end by itself. Raises RunError PS-RUN-001 unless the exit code is 0."""
-        code = self._process.wait(STOP_WITHIN_S)
+        try:
+            code = self._process.wait(DRAIN_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            code = self._process.returncode
         if code != 0:
-            raise self._failed(code, "exit code 0")
+            raise self._failed(code, f"exit code 0 within {DRAIN_WITHIN_S:g} s")
 
     def _failed(self, code: int, expected: str) -> RunError:
         tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-25:])

@@ -83,8 +83,8 @@ class Shop:
         return [
             *(sys.executable, "-m", "penstock", "run", PIPELINE, "--state", str(self._state), "--quiet"),
             *(part for bind in binds for part in ("--bind", bind)),
-            *("--max-epoch-rows", "200"),
-            *options,
+            # Small epochs while it is killed, so that there are many steps to be killed at; the last drain may be quick.
+            *(options or ("--max-epoch-rows", "200")),
         ]
 
     def producer(self, round: int) -> list[str]:
