@@ -62,6 +62,8 @@ class FolderSink:
         self._roll_bytes = roll_bytes
         self._sidecar = folder / ".penstock-sink"
         files.make_folder(folder)
+        # A name that a killed process left may not be durable: the spool is emptied only because of one that is.
+        files.sync_folder(folder)
         mark = self._read_mark()
         if mark is not None and mark.bytes and self._final_path(mark).exists():
             mark = replace(mark, first=-1, bytes=0)

@@ -83,6 +83,8 @@ class AppendSink:
         self._encoder = LineEncoder(format, context.key)
         self._sidecar = path.with_name(f".{path.name}.penstock")
         files.make_folder(path.parent)
+        # A name that a killed process left may not be durable: what is forgotten because of it must not outlive it.
+        files.sync_folder(path.parent)
         mark = _read_mark(self._sidecar)
         self._file = files.AppendFile(path)
         if mark is None:

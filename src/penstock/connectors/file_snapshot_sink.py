@@ -46,6 +46,8 @@ class SnapshotSink:
         self._rows: dict[Hashable, tuple[Row, int]] = {}
         self._epoch = -1
         files.make_folder(path.parent)
+        # A name that a killed process left may not be durable: the outbox forgets only what is.
+        files.sync_folder(path.parent)
         self._load()
 
     @classmethod
