@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
-from tests.law.world import Event, epochs
+from tests.law.world import Event, dense, epochs
 
 
 def _family(name: str, cases: tuple[Case, ...]) -> Case:
@@ -48,6 +48,7 @@ def hold_law(case: Case, examples: int) -> None:
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
 def test_families_of_views_are_their_batch_queries(case: Case) -> None:
+    check(case, dense(case.sources, 1))
     hold_law(case, 6)
 
 

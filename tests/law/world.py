@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -163,6 +164,41 @@ def _aimed(history: Iterable[list[Event]]) -> list[list[Event]]:
             epoch.append(event)
         aimed.append(epoch)
     return aimed
+
+
+def dense(sources: set[str], seed: int) -> list[list[Event]]:
+    """A long, busy history: every kind of coming and going is in it."""
+    random = Random(seed)
+    words = [None, "x", "y", "z"]
+
+    def row(source: str, epoch: int) -> Row:
+        at = START + timedelta(seconds=60 + epoch * 7 + random.randint(-18, 8))
+        drawn: Row = {
+            "k": random.choice([None, 0, 1, 2]),
+            "g": random.choice(words),
+            "v": random.choice([None, -2, 0, 1, 3]),
+        }
+        drawn |= {
+            "d": random.choice([None, Decimal("-1.50"), Decimal("2.25")]),
+            "f": random.choice([None, -0.5, 0.1, 7.0]),
+        }
+        drawn |= {"b": random.choice([None, True, False]), "at": at, "w": random.choice([None, 0, 5])}
+        drawn |= {"a": random.choice(words), "n": random.choice([None, 0, 1]), "ver": random.choice([None, 1, 2, 3])}
+        drawn |= {"c": random.choice(words), "x": random.choice([None, 0, 1]), "label": random.choice(words)}
+        if source in ("t", "tv"):
+            drawn["k"] = random.randint(0, 3)
+        return {name: drawn[name] for name in COLUMNS[source]}
+
+    def event(source: str, epoch: int) -> Event:
+        if source == "r":
+            return Event(source, "replace", tuple(row(source, epoch) for _ in range(random.randint(0, 4))))
+        deletes = source not in DELAY and random.random() < 0.45
+        return Event(source, "delete" if deletes else "insert", (row(source, epoch),))
+
+    names = sorted(sources)
+    return _aimed(
+        [[event(n, e) for n in random.choices(names, k=2 + 2 * len(names))] for e in range(6)] if names else [[], []]
+    )
 
 
 def _identity(event: Event, row: Row) -> Row:

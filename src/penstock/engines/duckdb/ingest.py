@@ -126,8 +126,8 @@ def _judge(
         if guarded:
             raise
         raise MalformedRecords(source.name) from problem
-    finally:
-        connection.unregister(raw)
+    # Only here: in an aborted transaction DuckDB 2.0 refuses this too, and the next `register` replaces it anyway.
+    connection.unregister(raw)
 
 
 def _judge_sql(source: SourceDecl, decoder: Decoder, *, guarded: bool, columns: frozenset[str] | None) -> str:
