@@ -83,7 +83,7 @@ class Shop:
         return [
             *(sys.executable, "-m", "penstock", "run", PIPELINE, "--state", str(self._state), "--quiet"),
             *(part for bind in binds for part in ("--bind", bind)),
-            # Small epochs while it is killed, so that there are many steps to be killed at; the last drain may be quick.
+            # Small epochs while it is killed, so that there are many steps to be killed at; the last drain is quick.
             *(options or ("--max-epoch-rows", "200")),
         ]
 
