@@ -114,3 +114,13 @@ def test_folders_are_made_with_their_parents(tmp_path: Path) -> None:
     files.make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
     assert files.is_temporary(files.temporary_name(tmp_path / "x"))
+
+
+def test_a_rename_that_did_not_come_to_pass_cuts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(unsynced.VARIABLE, str(tmp_path / "records"))
+    target, shorter = tmp_path / "mark", tmp_path / "new"
+    files.write_atomic(target, b"a longer content")
+    shorter.write_bytes(b"short")
+    unsynced.renaming(shorter, target)
+    unsynced.drop_unsynced(tmp_path / "records")
+    assert target.read_bytes() == b"a longer content"

@@ -94,6 +94,8 @@ def drop_unsynced(folder: Path) -> list[str]:
         backup = operation.with_suffix(".backup")
         if backup.exists():
             os.replace(backup, path)
+            # The record of its length may be that of a file whose rename never came to pass.
+            _write(_length_record(folder, path), {"path": str(path), "synced": int(change["synced"])})
             undone.append(f"{change['kind']} of {path}: the old file is back")
         elif change["kind"] != "remove" and path.exists():
             path.unlink()
@@ -111,13 +113,16 @@ def drop_unsynced(folder: Path) -> list[str]:
 
 def _operation(folder: Path, kind: str, path: Path, backup: Path | None) -> None:
     stamp = f"{time.time_ns():020d}-{os.getpid()}"
-    if backup is not None:
-        (folder / f"{stamp}.backup").write_bytes(backup.read_bytes())
-    change = {
+    change: dict[str, object] = {
         "kind": kind,
         "path": str(path.absolute()),
         "folder": str(path.parent.absolute()),
     }
+    if backup is not None:
+        content = backup.read_bytes()
+        (folder / f"{stamp}.backup").write_bytes(content)
+        record = _length_record(folder, backup)
+        change["synced"] = json.loads(record.read_text())["synced"] if record.exists() else len(content)
     _write(folder / f"{stamp}.change", change)
 
 
