@@ -100,7 +100,15 @@ def _views(state: DuckState) -> dict[str, object]:
 def rows_of(table: pa.Table, *, limit: int | None = MAX_ROWS) -> Answer:
     """An Arrow table as column names and rows of plain values."""
     shown = table if limit is None else table.slice(0, limit)
-    rows = [[plain(v) for v in row.values()] for row in shown.to_pylist()]
+    try:
+        rows = [[plain(v) for v in row.values()] for row in shown.to_pylist()]
+    except ValueError as problem:
+        raise RunError(
+            "PS-RUN-003",
+            "the result has values without names",
+            expected="structs with named fields, such as {'a': a, 'b': b}",
+            got=str(problem),
+        ) from None
     return {"columns": table.column_names, "rows": rows, "total": len(table)}
 
 
