@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -323,9 +324,21 @@ class Pipeline:
         if errors:
             raise DeclarationErrors(errors)
         resolved = {p.name: p.default for p in self._parameters} | dict(values or {})
+        return self._frozen(tuple(with_durations(source, resolved) for source in self._sources), resolved)
+
+    def graph_of_the_rest(self, values: Mapping[str, str] | None = None) -> Graph:
+        """What is left without the declarations that are wrong, so that the SQL over it can be checked."""
+        resolved = {p.name: p.default for p in self._parameters} | dict(values or {})
+        sources = []
+        for source in self._sources:
+            with suppress(Error):  # `graph` has told it
+                sources.append(with_durations(source, resolved))
+        return self._frozen(tuple(sources), resolved)
+
+    def _frozen(self, sources: tuple[SourceDecl, ...], resolved: dict[str, str]) -> Graph:
         return Graph(
             self.name,
-            tuple(with_durations(source, resolved) for source in self._sources),
+            sources,
             tuple(self._views),
             tuple(self._steps),
             tuple(self._sinks),
@@ -347,9 +360,10 @@ class Pipeline:
             DeclarationErrors: every mistake in the declarations.
             Unsupported: the engine cannot hold a view.
         """
+        from penstock.runtime.mistakes import checked_graph
         from penstock.runtime.session import open_session
 
-        return open_session(self.graph(values), state=state, engine=engine)
+        return open_session(checked_graph(self, values), state=state, engine=engine)
 
     def report(self, error: Error) -> None:
         """Keep a mistake that a reader of declarations found; `graph()` raises it with the others."""

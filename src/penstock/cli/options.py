@@ -21,6 +21,7 @@ import click
 from penstock.errors import DeclarationError
 from penstock.load import load_pipeline
 from penstock.pipeline import Graph, Pipeline
+from penstock.runtime.mistakes import checked_graph
 from penstock.settings import ENGINES, Target, load_settings, resolve
 
 P = ParamSpec("P")
@@ -57,7 +58,7 @@ class PipelineOptions:
             SettingsError: the target or a binding is wrong.
         """
         pipeline = load_pipeline(self.pipeline)
-        graph = pipeline.graph(self.parameters())
+        graph = checked_graph(pipeline, self.parameters())
         target = resolve(
             graph,
             load_settings(Path()),

@@ -10,6 +10,7 @@ import click
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.errors import DeclarationError, RunError
 from penstock.load import load_pipeline
+from penstock.runtime.mistakes import checked_graph
 from penstock.verify.fixtures import Outcome, read_fixtures, run_fixture
 
 
@@ -22,7 +23,7 @@ def test(options: PipelineOptions, files: tuple[Path, ...]) -> None:
     Exits with 1 when a test fails. docs/tutorial/first-pipeline.md shows a test file.
     """
     pipeline = load_pipeline(options.pipeline)
-    pipeline.graph(options.parameters())
+    checked_graph(pipeline, options.parameters())
     found = files or tuple(sorted((Path(pipeline.where.file).parent / "tests").glob("*.toml")))
     if not found:
         raise DeclarationError(
