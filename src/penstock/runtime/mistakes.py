@@ -44,8 +44,9 @@ def _sql_mistakes(pipeline: Pipeline, values: Mapping[str, str] | None, found: l
 
 def _unreadable(source: SourceDecl, graph: Graph, found: list[Error]) -> bool:
     """Whether a mistake inside the source's declaration may have cost it a column."""
-    declared = [*graph.sources, *graph.views, *graph.steps, *graph.sinks]
-    later = [d.where.line for d in declared if d.where.file == source.where.file and d.where.line > source.where.line]
+    declared = [s.where for s in graph.sources] + [v.where for v in graph.views]
+    declared += [s.where for s in graph.steps] + [s.where for s in graph.sinks]
+    later = [w.line for w in declared if w.file == source.where.file and w.line > source.where.line]
     end = min(later, default=1 << 31)
     places = [e.where for e in found if e.code in ("PS-DECL-004", "PS-DECL-006") and e.where is not None]
     return any(p.file == source.where.file and source.where.line <= p.line < end for p in places)
