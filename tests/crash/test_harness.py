@@ -65,7 +65,7 @@ def test_p2_kills_of_the_ads_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("make", "kills"), [(Shop, 500), (Ads, 200)])
+@pytest.mark.parametrize(("make", "kills"), [(Shop, 250), (Ads, 250)])
 def test_p2_the_full_counts(tmp_path: Path, make: type[Shop] | type[Ads], kills: int) -> None:
     scenario: Scenario = make(tmp_path, SEED)
     crashed = crash(scenario, kills=kills, seed=SEED)
