@@ -124,3 +124,29 @@ def test_a_rename_that_did_not_come_to_pass_cuts_nothing(tmp_path: Path, monkeyp
     unsynced.renaming(shorter, target)
     unsynced.drop_unsynced(tmp_path / "records")
     assert target.read_bytes() == b"a longer content"
+
+
+def test_a_kill_while_a_rename_is_settled_leaves_the_new_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = tmp_path / "records"
+    monkeypatch.setenv(unsynced.VARIABLE, str(records))
+    target = tmp_path / "mark"
+    files.write_atomic(target, b"old")
+    removed: list[str] = []
+    unlink = Path.unlink
+
+    def die_at_the_second(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == records and path.suffix in (".change", ".backup"):
+            removed.append(path.suffix)
+            if len(removed) == 2:
+                raise InterruptedError
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", die_at_the_second)
+    with pytest.raises(InterruptedError):
+        files.write_atomic(target, b"new")
+    monkeypatch.undo()
+    unsynced.drop_unsynced(records)
+    assert target.read_bytes() == b"new"
+    assert list(records.glob("*.backup")) == []

@@ -80,10 +80,13 @@ def pending(folder: Path) -> tuple[Path, ...]:
 
 
 def settled(operations: Iterable[Path]) -> None:
-    """Forget name changes that are durable now."""
+    """Forget name changes that are durable now.
+
+    The change goes first: a kill between the two must not leave a change that seems to have replaced nothing.
+    """
     for operation in operations:
-        operation.with_suffix(".backup").unlink(missing_ok=True)
         operation.unlink(missing_ok=True)
+        operation.with_suffix(".backup").unlink(missing_ok=True)
 
 
 def drop_unsynced(folder: Path) -> list[str]:
@@ -101,6 +104,8 @@ def drop_unsynced(folder: Path) -> list[str]:
             path.unlink()
             undone.append(f"{change['kind']} of {path}: the file is gone")
         operation.unlink()
+    for orphan in folder.glob("*.backup"):
+        orphan.unlink()
     for record in sorted(folder.glob("*.length")):
         entry = json.loads(record.read_text())
         path = Path(entry["path"])
