@@ -74,7 +74,7 @@ class Shop:
         sinks = {
             "per_second": f"file:{out}/per_second.jsonl",
             "per_product": f"file:{out}/per_product.jsonl",
-            "named": f"file:{out}/named/?roll=2s",
+            "named": f"file:{out}/named/?roll=300ms",
             "per_city": f"file:{out}/per_city.jsonl?mode=snapshot",
             "per_kind": f"log:{self.folder}/log/per_kind",
         }
