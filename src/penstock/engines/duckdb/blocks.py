@@ -203,11 +203,9 @@ def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:
 
 
 def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
-    delta = scope.deltas.get(block.input)
+    delta = _group_delta(scope, block)
     if delta is None:
-        if not (scope.first and not block.keys):
-            return
-        delta = _nothing(scope, block.input)
+        return
     relation = block.relation
     state = table(f"g_{relation.name}")
     touched = quote(f"_ps_t_{relation.name}")
@@ -232,6 +230,14 @@ def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
         scope.deltas[relation.name] = Delta(f"(SELECT {columns}{weight} FROM {name})", not relation.append_only, rows)
 
 
+def _group_delta(scope: EpochScope, block: GroupedBlock) -> Delta | None:
+    """The input's delta; in the first epoch a query without groups has its row even over nothing."""
+    delta = scope.deltas.get(block.input)
+    if delta is None and scope.first and not block.keys:
+        return _nothing(scope, block.input)
+    return delta
+
+
 def _nothing(scope: EpochScope, name: str) -> Delta:
     """An empty delta of a relation."""
     relation = scope.plan.node(name).relation
@@ -241,11 +247,9 @@ def _nothing(scope: EpochScope, name: str) -> Delta:
 
 
 def _run_affected(scope: EpochScope, block: GroupedBlock) -> None:
-    delta = scope.deltas.get(block.input)
+    delta = _group_delta(scope, block)
     if delta is None:
-        if not (scope.first and not block.keys):
-            return
-        delta = _nothing(scope, block.input)
+        return
     relation = block.relation
     stored = table(f"t_{relation.name}")
     affected, rows = quote(f"_ps_a_{relation.name}"), quote(f"_ps_r_{relation.name}")
