@@ -5,7 +5,7 @@ The layout is that of HdrHistogram (log-linear): a value's bucket is its exponen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,11 @@ class LatencyHistogram:
                 return min(_upper(bucket), self.largest)
         return 0
 
+    def bins(self) -> Iterator[tuple[int, int, int]]:
+        """What was counted: the lowest and the highest value of a bucket (both included) and its count, ascending."""
+        for bucket in sorted(self._counts):
+            yield _lower(bucket), _upper(bucket), self._counts[bucket]
+
     def to_dict(self) -> dict[str, int]:
         """As plain data: the buckets by number, and `total` and `largest`."""
         return {str(bucket): count for bucket, count in self._counts.items()} | {
@@ -89,6 +94,10 @@ def _bucket(values: NDArray[np.int64]) -> NDArray[np.int64]:
     exponents -= (exponents > 0) & ((values >> exponents) < (1 << _BITS))
     buckets: NDArray[np.int64] = (exponents << _BITS) + (values >> exponents)
     return buckets
+
+
+def _lower(bucket: int) -> int:
+    return _upper(bucket - 1) + 1 if bucket else 0
 
 
 def _upper(bucket: int) -> int:
