@@ -16,10 +16,7 @@ SOURCES = sorted((ROOT / "src/penstock").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 MAX_LINES = 500
 # Longer than the rule, each to be split; a new name here needs a reason in the review.
-LONG = {
-    "src/penstock/plan/compile.py",
-    "src/penstock/plan/select.py",
-}
+LONG: set[str] = set()
 HEAVY = {
     "duckdb": ("engines/duckdb/", "formats/", "contract/", "verify/", "bench/", "apps/", "runtime/", "connectors/"),
     "click": ("cli/",),

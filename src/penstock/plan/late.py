@@ -13,7 +13,7 @@ from sqlglot import exp
 
 from penstock.plan.blocks import Late, Relation
 from penstock.plan.parse import DIALECT
-from penstock.plan.select import event_expression
+from penstock.plan.select_flat import event_expression
 from penstock.plan.windows import end_of_event, find_window
 
 

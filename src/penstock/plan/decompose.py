@@ -1,0 +1,169 @@
+"""A query taken apart into blocks: CTEs, subqueries in FROM, unions and SELECTs each become blocks of their own.
+
+Blocks inside a view are named `view$part`, which no declared name can be. What cannot be taken apart raises `Opaque`;
+an inner query then becomes a refresh of its own, so that the outer one need not be.
+"""
+
+from __future__ import annotations
+
+from sqlglot import exp
+from sqlglot.optimizer.qualify import qualify
+
+from penstock.plan.blocks import Field, RefreshBlock, Relation, UnionBlock, quote
+from penstock.plan.clauses import Opaque
+from penstock.plan.late import exclude_late
+from penstock.plan.made import Made
+from penstock.plan.parse import DIALECT
+from penstock.plan.select import compile_select
+
+
+def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, ...]) -> Relation:
+    """Blocks for `tree` under `name`; raises Opaque where only refresh is right."""
+    tree = _drop_order(tree)
+    tree = _hoist(made, tree, name)
+    match tree:
+        case exp.Union() if not tree.args.get("by_name"):
+            return _union(made, tree, name, fields)
+        case exp.Select():
+            selected = compile_select(tree, name, fields, made.relations, made.binder)
+            for block in selected.blocks:
+                made.add(block)
+            return selected.blocks[-1].relation
+        case _:
+            raise Opaque(type(tree).__name__.upper())
+
+
+def _drop_order(tree: exp.Query) -> exp.Query:
+    """ORDER BY without LIMIT says nothing about a relation."""
+    distinct = tree.args.get("distinct")
+    if isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None:
+        raise Opaque("DISTINCT ON")
+    if tree.args.get("limit") or tree.args.get("offset"):
+        raise Opaque("LIMIT")
+    if tree.args.get("order") is None:
+        return tree
+    tree = tree.copy()
+    tree.set("order", None)
+    return tree
+
+
+def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
+    """Make blocks of CTEs and of subqueries in FROM; the tree then reads them by name."""
+    tree = tree.copy()
+    with_ = tree.args.get("with_")
+    if with_ is not None:
+        if with_.args.get("recursive"):
+            raise Opaque("a recursive CTE")
+        aliases = [cte.alias.lower() for cte in with_.expressions]
+        inner_names = {c.alias.lower() for q in with_.expressions for c in q.this.find_all(exp.CTE)}
+        if len(set(aliases)) != len(aliases) or inner_names & set(aliases) or set(aliases) & set(made.relations):
+            raise Opaque("CTEs that hide other names")
+        tree.set("with_", None)
+        for cte in with_.expressions:
+            block = _inner(made, cte.this, f"{name}$cte_{cte.alias}", cte.args["alias"])
+            _rename(tree, cte.alias, block.name)
+            for other in with_.expressions:
+                _rename(other.this, cte.alias, block.name)
+    if isinstance(tree, exp.Select):
+        for number, subquery in enumerate(_from_subqueries(tree), 1):
+            if not subquery.alias:
+                raise Opaque("a subquery without a name")
+            block = _inner(made, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])
+            subquery.replace(exp.Table(this=exp.to_identifier(block.name, quoted=True), alias=subquery.args["alias"]))
+    return tree
+
+
+def _from_subqueries(tree: exp.Select) -> list[exp.Subquery]:
+    places = [tree.args["from_"].this] if tree.args.get("from_") else []
+    places += [join.this for join in tree.args.get("joins") or []]
+    return [p for p in places if isinstance(p, exp.Subquery)]
+
+
+def _rename(tree: exp.Expr, alias: str, name: str) -> None:
+    for table in tree.find_all(exp.Table):
+        if table.name.lower() == alias.lower() and not table.args.get("db"):
+            if not table.alias:
+                table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
+            table.set("this", exp.to_identifier(name, quoted=True))
+
+
+def _inner(made: Made, tree: exp.Query, name: str, alias: exp.TableAlias) -> Relation:
+    """A block for a query inside a view; refresh where it is opaque, so that the outer query need not be."""
+    if alias.args.get("columns"):
+        raise Opaque("a column list in an alias")
+    fields = made.binder.describe(tree.sql(DIALECT))
+    if len({f.name.lower() for f in fields}) != len(fields):
+        raise Opaque("a subquery with two columns of one name")
+    before = set(made.blocks)
+    try:
+        relation = compile_query(made, tree, name, fields)
+    except Opaque as reason:
+        for added in set(made.blocks) - before:
+            made.drop(added)
+        relation = refresh_block(made, name, fields, tree, tree.sql(DIALECT), str(reason))
+    made.relations[name.lower()] = relation
+    made.binder.add(name, tuple(Field(f.name, f.type) for f in fields))
+    return relation
+
+
+def _union(made: Made, tree: exp.Union, name: str, fields: tuple[Field, ...]) -> Relation:
+    parts = []
+    for number, part in enumerate(_branches(tree, bool(tree.args.get("distinct")))):
+        own = made.binder.describe(part.sql(DIALECT))
+        renamed = exp.select(
+            *(f"CAST({quote(o.name)} AS {f.type}) AS {quote(f.name)}" for o, f in zip(own, fields, strict=True)),
+            dialect=DIALECT,
+        ).from_(exp.Subquery(this=part.copy(), alias=exp.TableAlias(this=exp.to_identifier("b", quoted=True))))
+        if len({o.name.lower() for o in own}) != len(own):
+            raise Opaque("a UNION branch with two columns of one name")
+        qualified = qualify(renamed, dialect=DIALECT, schema=made.schema(), validate_qualify_columns=False)
+        parts.append(compile_query(made, qualified, f"{name}$branch_{number}", fields))
+    distinct = bool(tree.args.get("distinct"))
+    all_name = f"{name}$all" if distinct else name
+    relation = Relation(
+        all_name,
+        fields,
+        append_only=all(p.append_only for p in parts),
+        streams=tuple(dict.fromkeys(s for p in parts for s in p.streams)),
+        transient=any(p.transient for p in parts),
+    )
+    made.add(UnionBlock(relation, tuple(p.name for p in parts)))
+    if not distinct:
+        return relation
+    made.relations[all_name.lower()] = relation
+    made.binder.add(all_name, fields)
+    everything = exp.select(*(quote(f.name) for f in fields), dialect=DIALECT).distinct().from_(quote(all_name))
+    qualified = qualify(everything, dialect=DIALECT, schema=made.schema(), validate_qualify_columns=False)
+    return compile_query(made, qualified, name, fields)
+
+
+def _branches(tree: exp.Query, distinct: bool) -> list[exp.Query]:
+    """The branches of nested unions of one kind, left to right."""
+    plain = not any(tree.args.get(part) for part in ("with_", "order", "limit", "offset"))
+    if isinstance(tree, exp.Union) and plain and bool(tree.args.get("distinct")) == distinct:
+        return [b for side in (tree.left, tree.right) if isinstance(side, exp.Query) for b in _branches(side, distinct)]
+    if isinstance(tree, exp.Subquery) and plain and isinstance(inner := tree.unnest(), exp.Query):
+        return _branches(inner, distinct)
+    return [tree]
+
+
+def refresh_block(
+    made: Made, name: str, fields: tuple[Field, ...], tree: exp.Query, text: str, reason: str
+) -> Relation:
+    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
+    inputs = tuple(
+        dict.fromkeys(
+            made.relations[t.name.lower()].name
+            for t in tree.find_all(exp.Table)
+            if t.name.lower() in made.relations and t.name.lower() not in own
+        )
+    )
+    without_late, late = exclude_late(tree, made.relations)
+    relation = Relation(
+        name,
+        fields,
+        streams=tuple(dict.fromkeys(s for i in inputs for s in made.relations[i.lower()].streams)),
+        transient=any(made.relations[i.lower()].transient for i in inputs),
+    )
+    made.add(RefreshBlock(relation, without_late.sql(DIALECT) if late else text, inputs, reason, late))
+    return relation
