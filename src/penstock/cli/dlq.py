@@ -25,7 +25,7 @@ def dlq() -> None:
 
 @dlq.command("ls")
 @click.option("--source", metavar="NAME", help="Only those of this source.")
-@click.option("--status", type=click.Choice(["dead", "replayed", "dropped"]), help="Only those.")
+@click.option("--status", type=click.Choice(["dead", "replayed", "dropped", "kept", "reread"]), help="Only those.")
 @click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
 @pipeline_options
 def list_(options: PipelineOptions, source: str | None, status: str | None, reveal: bool) -> None:

@@ -49,11 +49,15 @@ class EpochInput:
 
 @dataclass
 class PartitionProgress:
-    """How far a partition is: the next offset, its largest event time, and the floor that its watermark starts from."""
+    """How far a partition is: the next offset, its largest event time, and the floor that its watermark starts from.
+
+    first_offset: where this state began to read it; None before the first epoch.
+    """
 
     next_offset: int = 0
     largest_us: int | None = None
     floor_us: int | None = None
+    first_offset: int | None = None
 
     def watermark_us(self, delay_us: int) -> int | None:
         """The watermark after all rows so far; None before the first one."""
@@ -116,7 +120,11 @@ class EpochResult:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that broke the contract, as it came. `status`: dead, replayed or dropped."""
+    """A record that broke the contract, as it came.
+
+    status: dead, replayed or dropped; after a reset also kept (its source is not read that far yet) or reread (it was
+    read again, and not refused).
+    """
 
     id: str
     source: str

@@ -39,7 +39,7 @@ def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
         case "dlq.show":
             return {"letter": letter(_one(state, str(request["id"])))}
         case "dlq.replay":
-            return {"requested": state.request_replay(_ids(state, request))}
+            return {"requested": state.request_replay(_replayable(state, request))}
         case "dlq.drop":
             return {"dropped": state.drop_letters(_ids(state, request))}
         case "late.ls":
@@ -189,6 +189,31 @@ def _ids(state: DuckState, request: Mapping[str, object]) -> list[str]:
         return [_one(state, str(x)).id for x in given]
     source, rule = _text(request, "source"), _text(request, "rule")
     return [x.id for x in state.dead_letters(source, "dead") if rule is None or x.rule == rule]
+
+
+def _replayable(state: DuckState, request: Mapping[str, object]) -> list[str]:
+    """Letters that are named must be ones that can be judged again; of all, those that can be are taken."""
+    wanted = _ids(state, request)
+    if not request.get("ids"):
+        return wanted
+    for found in (x for x in state.dead_letters() if x.id in set(wanted)):
+        reason = _SETTLED.get(found.status) if not found.source.startswith("sink:") else "refused by a sink"
+        if reason is not None:
+            raise DataError(
+                "PS-DATA-002",
+                f"dead letter {found.id} cannot be replayed",
+                expected="a letter of a source with status dead",
+                got=f"{found.status}: {reason}",
+            )
+    return wanted
+
+
+_SETTLED: Mapping[str, str] = {
+    "replayed": "it counts already",
+    "dropped": "it was dropped",
+    "reread": "it was read again after a reset, and not refused",
+    "kept": "its source is not read that far again yet",
+}
 
 
 def _late(state: DuckState, request: Mapping[str, object]) -> pa.Table:

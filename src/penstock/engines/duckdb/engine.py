@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
-from penstock.engines.duckdb import letters, state
+from penstock.engines.duckdb import carry, letters, state
 from penstock.engines.duckdb.binder import DuckBinder
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
@@ -211,10 +211,12 @@ class DuckState:
 
     def dead_letters(self, source: str | None = None, status: str | None = None) -> list[DeadLetter]:
         """Records that broke their contract."""
+        carry.settle(self._connection, self.progress)
         return letters.dead_letters(self._connection, source=source, status=status)
 
     def late_rows(self, source: str) -> pa.Table:
         """The ledger of late rows of a stream, each with its columns."""
+        carry.settle(self._connection, self.progress)
         if source not in {late.stream for late in self.plan.late_rules}:
             return fetch(self._connection, "SELECT * FROM _ps.late WHERE FALSE")
         relation = self.plan.node(source).relation

@@ -193,7 +193,7 @@ class _Run:
             if name in self.scope.deltas:
                 start_joins(self.scope, name)
             if self.correction and rows:
-                letters.move_counts(progress.counts, rows - len(outcome.letters), rows, len(outcome.letters))
+                self.replay.move_counts(name, progress.counts, rows - len(outcome.letters))
         if self.correction:
             letters.mark_replayed(self.connection, self.replay, failed)
             self.progress.replay_offset = self.replay.upto

@@ -8,8 +8,8 @@ position is a record's identity: what has been applied once is never applied aga
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
@@ -39,7 +39,10 @@ def letter_id(source: str, partition: int, offset: int) -> str:
 
 
 def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Sequence[Letter], epoch: int) -> None:
-    """Keep the broken records of an epoch; one that was dead before keeps its id and counts an attempt."""
+    """Keep the broken records of an epoch; one that was dead before keeps its id and counts an attempt.
+
+    One that was dropped in a state before this one stays so.
+    """
     rows = [
         {
             "id": letter_id(source, x.partition, x.offset),
@@ -75,7 +78,8 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
     )
     connection.register("_ps_letters", pa.Table.from_pylist(rows, schema))
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE _ps_letters_now AS SELECT l.*, coalesce(d.attempts, 0) + 1 AS attempts "
+        "CREATE OR REPLACE TEMP TABLE _ps_letters_now AS SELECT l.*, coalesce(d.attempts, 0) + 1 AS attempts, "
+        "CASE WHEN d.status = 'dropped' THEN 'dropped' ELSE 'dead' END AS status "
         "FROM _ps_letters AS l LEFT JOIN _ps.dead AS d ON d.id = l.id"
     )
     connection.unregister("_ps_letters")
@@ -83,7 +87,7 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
     connection.execute(
         f'INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, "offset", epoch, append_time, key, '
         f"value, "
-        "rule, field, got, reason, 'dead', attempts FROM _ps_letters_now"
+        "rule, field, got, reason, status, attempts FROM _ps_letters_now"
     )
 
 
@@ -147,7 +151,7 @@ def _record(scope: EpochScope, node: Node, late: Late, delta: Delta) -> int:
         scope.connection.execute(
             f"INSERT INTO _ps.late SELECT * FROM ({found}) AS n WHERE NOT EXISTS (SELECT 1 FROM _ps.late AS l "
             f"WHERE l.block = n.block AND l.source = n.source AND l.partition = n.partition "
-            f'AND l."offset" = n."offset" AND l.window_start = n.window_start)'
+            f'AND l."offset" = n."offset" AND l.window_start = n.window_start AND l.status <> \'kept\')'
         )
     )
     count = int(row[0]) if row else 0
@@ -197,11 +201,15 @@ def _whole(scope: EpochScope, name: str) -> str:
 
 @dataclass(frozen=True)
 class Replay:
-    """What one correction epoch applies. dead: raw records per source; late: positions per source."""
+    """What one correction epoch applies. dead: raw records per source; late: positions per source.
+
+    counted: how many of the dead records this state has read itself; those kept from before a reset it has not.
+    """
 
     upto: int
     dead: dict[str, list[RawBatch]]
     late: dict[str, list[tuple[int, int]]]
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     def requests(self) -> list[tuple[str, str, int, int]]:
         """What was asked for, as the journal keeps it."""
@@ -212,9 +220,17 @@ class Replay:
     def empty(self) -> bool:
         return not self.dead and not self.late
 
+    def move_counts(self, source: str, counts: Counts, healed: int) -> None:
+        """A healed letter is accepted instead of dead; a record that was read here was counted when it was read."""
+        counted = self.counted.get(source, 0)
+        counts.rows -= counted
+        counts.dead -= counted
+        counts.replayed += healed
+
 
 def request_replay(connection: duckdb.DuckDBPyConnection, kind: str, positions: Sequence[tuple[str, int, int]]) -> int:
-    """Append to the durable replay source; how many are new."""
+    """Append to the durable replay source; how many are new. What a sink refused is no record of a source."""
+    positions = [p for p in positions if not p[0].startswith("sink:")]
     connection.register(
         "_ps_positions",
         pa.table(
@@ -254,13 +270,15 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
         return Replay(after, {}, {})
     last = int(row[0])
     letters = connection.execute(
-        'SELECT DISTINCT d.source, d.partition, d."offset", d.append_time, d.key, d.value FROM _ps.replay AS r '
+        'SELECT DISTINCT d.source, d.partition, d."offset", d.append_time, d.key, d.value, d.epoch '
+        "FROM _ps.replay AS r "
         'JOIN _ps.dead AS d ON d.source = r.source AND d.partition = r.partition AND d."offset" = r.source_offset '
         f"WHERE r.kind = 'dead' AND d.status = 'dead' AND r.\"offset\" >= {after} AND r.\"offset\" < {last} ORDER "
         f"BY ALL"
     ).fetchall()
     dead: dict[str, list[RawBatch]] = {}
-    for source, partition, offset, time, key, value in letters:
+    counted: dict[str, int] = {}
+    for source, partition, offset, time, key, value, epoch in letters:
         batch = RawBatch(
             partition,
             pa.chunked_array([pa.array([value], pa.binary())]),
@@ -270,6 +288,7 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
             pa.chunked_array([pa.array([time], pa.timestamp("us"))]),
         )
         dead.setdefault(source, []).append(batch)
+        counted[source] = counted.get(source, 0) + (epoch >= 0)
     positions = connection.execute(
         'SELECT DISTINCT l.source, l.partition, l."offset" FROM _ps.replay AS r JOIN _ps.late AS l '
         'ON l.source = r.source AND l.partition = r.partition AND l."offset" = r.source_offset '
@@ -279,7 +298,7 @@ def read_replay(connection: duckdb.DuckDBPyConnection, after: int, upto: int | N
     late: dict[str, list[tuple[int, int]]] = {}
     for source, partition, offset in positions:
         late.setdefault(source, []).append((partition, offset))
-    return Replay(last, dead, late)
+    return Replay(last, dead, late, counted)
 
 
 def mark_replayed(
@@ -298,13 +317,6 @@ def mark_replayed(
             connection.execute("UPDATE _ps.dead SET status = 'replayed' WHERE id IN (SELECT unnest(?))", [ids])
             healed[source] = len(ids)
     return healed
-
-
-def move_counts(counts: Counts, healed: int, ingested_rows: int, failed: int) -> None:
-    """A healed letter is accepted instead of dead; the record itself was counted when it was first read."""
-    counts.rows -= ingested_rows
-    counts.dead -= failed + healed
-    counts.replayed += healed
 
 
 def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
@@ -341,8 +353,10 @@ def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
 
 
 def late_counts(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """How many rows are late, and not applied, per view."""
-    rows = connection.execute("SELECT view, count(*) FROM _ps.late WHERE status = 'late' GROUP BY view").fetchall()
+    """How many rows that this state has read are late, and not applied, per view."""
+    rows = connection.execute(
+        "SELECT view, count(*) FROM _ps.late WHERE status = 'late' AND epoch >= 0 GROUP BY view"
+    ).fetchall()
     return {view: int(count) for view, count in rows}
 
 

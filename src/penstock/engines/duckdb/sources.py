@@ -79,11 +79,11 @@ def run_source(
 
 def _take_offsets(given: SourceInput, progress: SourceProgress) -> None:
     seen_before = bool(progress.partitions)
-    for partition, (_, upto) in given.offsets.items():
+    for partition, (start, upto) in given.offsets.items():
         if partition not in progress.partitions:
             # A partition that appears later must not meet closed windows.
             floor = progress.watermark_us if seen_before else None
-            progress.partitions[partition] = PartitionProgress(floor_us=floor)
+            progress.partitions[partition] = PartitionProgress(floor_us=floor, first_offset=start)
         progress.partitions[partition].next_offset = upto
 
 

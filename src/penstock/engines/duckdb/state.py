@@ -162,7 +162,9 @@ def journal_entry(progress: Progress, ranges: dict[str, dict[int, tuple[int, int
     sources = {
         name: {
             "ranges": {str(p): list(r) for p, r in ranges.get(name, {}).items()},
-            "partitions": {str(p): [x.next_offset, x.largest_us, x.floor_us] for p, x in s.partitions.items()},
+            "partitions": {
+                str(p): [x.next_offset, x.largest_us, x.floor_us, x.first_offset] for p, x in s.partitions.items()
+            },
             "idle": list(s.idle),
             "watermark_us": s.watermark_us,
             "version": s.version,
