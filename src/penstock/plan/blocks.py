@@ -29,12 +29,27 @@ class Field:
 
 
 @dataclass(frozen=True)
+class Closing:
+    """An expression of event time over rows that come when a window closes (semantics T3).
+
+    The expression is `column`, or `column + plus`. Templates hold `_ps_event` in place of a value of it. end: the
+    watermark at which rows of that value come; last: the watermark at which no more rows of earlier values come.
+    """
+
+    column: str
+    plus: str
+    end: str
+    last: str
+
+
+@dataclass(frozen=True)
 class Relation:
     """What every block gives: named columns, and what is known of them.
 
     key: columns that are unique in the content, () where none is known. append_only: deltas only ever insert.
     event: the SQL (over this relation's columns, unqualified) that is the event time of `stream`, None where there is
-    none. streams: the event-time streams in the lineage (their watermarks close the relation's windows).
+    none. streams: the event-time streams in the lineage (their watermarks close the relation's windows). closings:
+    event times of rows that come when windows close (they follow from the blocks: no fingerprint needs them).
     """
 
     name: str
@@ -46,6 +61,7 @@ class Relation:
     event: str | None = None
     streams: tuple[str, ...] = ()
     transient: bool = False
+    closings: tuple[Closing, ...] = field(default=(), repr=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -232,7 +248,8 @@ class Node:
     """A block in a plan, with what the plan decided about it.
 
     view: the declared view or step whose result this is, None for inner blocks. content: how the content is kept.
-    state: its state tables. reason: why this strategy.
+    state: its state tables. reason: why this strategy. kept_after: what is added to the end of a closed window before
+    its rows are forgotten (SQL intervals, beside the correction horizon), None where they stay for ever.
     """
 
     block: Block
@@ -243,6 +260,7 @@ class Node:
     state: tuple[StateTable, ...] = ()
     consumers: int = 0
     notes: tuple[str, ...] = field(default=())
+    kept_after: tuple[str, ...] | None = ()
 
     @property
     def name(self) -> str:

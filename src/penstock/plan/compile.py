@@ -147,9 +147,10 @@ def _final(made: Made, view: ViewDecl, relation: Relation) -> Relation:
         "PS-DECL-012",
         f"view {view.name}: emit = 'final' needs a window in its key",
         where=view.where,
-        expected="GROUP BY time_bucket(INTERVAL ..., event time of a stream with a watermark), ...",
+        expected="GROUP BY time_bucket(INTERVAL ..., T), ... where T is the event time of a stream with a watermark, "
+        "or the window of one view over such a stream",
         got="a view whose rows no watermark closes",
-        hint="group by a window of the stream's event_time, or emit changes",
+        hint="group by a window of the stream's event_time, by the window of the view it reads, or emit changes",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.pipeline import SourceDecl
 from penstock.plan import flat, grouped, union
 from penstock.plan.blocks import (
     FinalBlock,
@@ -64,7 +65,7 @@ def _report(plan: Plan, node: Node) -> BlockReport:
     state = tuple(f"{t.name} ({', '.join(f.name for f in t.columns)}), bound by {t.bound}" for t in node.state)
     rules = [late for owner, late in plan.late_blocks if owner.name == node.name]
     late = "; ".join(f"rows of {r.stream} whose {r.window_end} the watermark has passed" for r in rules)
-    notes = node.notes + _warnings(node)
+    notes = node.notes + _warnings(node) + _frozen(plan, node)
     return BlockReport(
         node.name,
         type(node.block).__name__.removesuffix("Block").lower(),
@@ -76,6 +77,21 @@ def _report(plan: Plan, node: Node) -> BlockReport:
         _sql(plan, node),
         notes,
     )
+
+
+def _frozen(plan: Plan, node: Node) -> tuple[str, ...]:
+    """What a final view is joined to (semantics T3)."""
+    if not isinstance(node.block, FinalBlock):
+        return ()
+    moving = sorted({s.name for s in _sources(plan, node.name) if s.kind != "stream"})
+    return (f"frozen at close: what {', '.join(moving)} does later does not change it",) if moving else ()
+
+
+def _sources(plan: Plan, name: str) -> list[SourceDecl]:
+    block = plan.node(name).block
+    if isinstance(block, SourceBlock):
+        return [block.source]
+    return [s for below in block.inputs for s in _sources(plan, below)]
 
 
 def _warnings(node: Node) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from sqlglot import exp
 
 from penstock.plan.blocks import Field, FlatBlock, Input, Late, Relation, quote
+from penstock.plan.closings import projected_closings
 from penstock.plan.parse import DIALECT
 
 
@@ -46,6 +47,7 @@ def flat_block(
         event=event,
         streams=streams,
         transient=any(r.transient for r in by_name),
+        closings=projected_closings(fields, projections, inputs, relations),
     )
     columns = tuple((f.name, p.sql(DIALECT)) for f, p in zip(fields, projections, strict=True))
     return FlatBlock(relation, inputs, columns, conditions, late, carried.alias if carried else None)

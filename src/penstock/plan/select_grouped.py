@@ -12,8 +12,20 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from penstock.plan.binder import Binder
-from penstock.plan.blocks import Aggregate, Field, FlatBlock, GroupedBlock, Input, Late, Relation, Window, quote
+from penstock.plan.blocks import (
+    Aggregate,
+    Closing,
+    Field,
+    FlatBlock,
+    GroupedBlock,
+    Input,
+    Late,
+    Relation,
+    Window,
+    quote,
+)
 from penstock.plan.clauses import Opaque, aggregates_in, from_clause, having_of
+from penstock.plan.closings import closing_window, output_closings, window_closings
 from penstock.plan.parse import DIALECT
 from penstock.plan.select_flat import carrier_of, event_expression, flat_block
 from penstock.plan.windows import end_of_event, find_window
@@ -73,8 +85,7 @@ def grouped_blocks(
         f"SELECT {', '.join(f'{e.sql(DIALECT)} AS {quote(n)}' for n, e in columns) or '1 AS _ps_one'} {from_sql}"
     )
     inputs = tuple(i for _, i in sources)
-    carried = carrier_of(inputs, relations)
-    window, late = _window(keys, carried, relations)
+    window, late, closings = _window(keys, inputs, relations)
     if not columns:
         columns = [("_ps_one", exp.Literal.number(1))]
     flat = flat_block(inner, described, [e for _, e in columns], sources, conditions, relations, late)
@@ -85,7 +96,8 @@ def grouped_blocks(
     opaque = [a for a in aggregates if a.kind == "opaque"]
     key_fields = tuple(flat.relation.fields[: len(keys)])
     rewrite = _Rewrite(keys, list(calls))
-    outputs = tuple((f.name, f"CAST({rewrite(p)} AS {f.type})") for f, p in zip(fields, projections, strict=True))
+    rewritten = tuple(rewrite(p) for p in projections)
+    outputs = tuple((f.name, f"CAST({sql} AS {f.type})") for f, sql in zip(fields, rewritten, strict=True))
     having = [rewrite(h) for h in having_of(select)]
     key_columns = _key_columns(fields, projections, keys)
     relation = Relation(
@@ -94,6 +106,7 @@ def grouped_blocks(
         key=key_columns,
         streams=flat.relation.streams,
         transient=flat.relation.transient,
+        closings=output_closings(fields, rewritten, closings),
     )
     grouped = GroupedBlock(
         relation,
@@ -236,14 +249,17 @@ def _merge_kind(kind: str, argument: str, result: str, append_only: bool) -> tup
 
 
 def _window(
-    keys: list[exp.Expr], carried: Input | None, relations: Mapping[str, Relation]
-) -> tuple[Window | None, Late | None]:
+    keys: list[exp.Expr], inputs: tuple[Input, ...], relations: Mapping[str, Relation]
+) -> tuple[Window | None, Late | None, tuple[Closing, ...]]:
+    """The window among the keys, which rows are late for it, and the event times of its own rows."""
+    carried = carrier_of(inputs, relations)
     if carried is None:
-        return None, None
+        found = closing_window(keys, inputs, relations)
+        return (found[0], None, found[1]) if found is not None else (None, None, ())
     relation = relations[carried.relation.lower()]
     event = event_expression(relation, carried.alias)
     if event is None or relation.stream is None:
-        return None, None
+        return None, None, ()
     for number, key in enumerate(keys):
         length = find_window(key, event)
         if length is None:
@@ -258,8 +274,9 @@ def _window(
             end_of_event(key, event, length),
         )
         column = f"_ps_k{number}"
-        return Window(column, f"{quote(column)} + {length}", length, relation.streams), late
-    return None, None
+        window = Window(column, f"{quote(column)} + {length}", length, relation.streams)
+        return window, late, window_closings(column, key, event, length)
+    return None, None, ()
 
 
 def _key_columns(fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]) -> tuple[str, ...]:

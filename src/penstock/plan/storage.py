@@ -7,6 +7,7 @@ or a person (views, where it is cheap). State that nothing bounds is refused unl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from penstock.durations import format_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error
@@ -28,6 +29,7 @@ from penstock.plan.blocks import (
     Strategy,
     UnionBlock,
 )
+from penstock.plan.keeping import FOR_EVER, kept_after, readers_for_ever
 from penstock.plan.plan import ViewPlan
 
 HIDDEN_FIELDS = (Field("_ps_p", "INTEGER", False), Field("_ps_o", "BIGINT", False), Field("_ps_wm", "TIMESTAMP"))
@@ -56,7 +58,7 @@ def decide_storage(
     for name in order:
         block = blocks[name]
         strategy, reason = _strategy(block)
-        state = _state(block, needs[name])
+        state = _kept_state(name, blocks, _state(block, needs[name]))
         view = view_nodes.get(name)
         extra = int(view is not None and view.name in sunk)
         for table in state:
@@ -72,6 +74,7 @@ def decide_storage(
                 state,
                 consumers[name] + extra,
                 view.notes if view else (),
+                kept_after(name, blocks),
             )
         )
     if errors:
@@ -132,6 +135,14 @@ def _keep_if_cheap(name: str, blocks: Mapping[str, Block], needs: Mapping[str, C
     block = blocks[name]
     if isinstance(block, FlatBlock | UnionBlock) and all(needs[i] != "none" for i in block.inputs):
         require(name, table=False)  # type: ignore[operator]
+
+
+def _kept_state(name: str, blocks: Mapping[str, Block], state: tuple[StateTable, ...]) -> tuple[StateTable, ...]:
+    """The state tables of a windowed block: nothing bounds them where a reader needs every window that ever closed."""
+    if kept_after(name, blocks) is not FOR_EVER:
+        return state
+    readers = ", ".join(readers_for_ever(name, blocks))
+    return tuple(replace(t, bound=Bound("nothing", f"every closed window, which {readers} reads again")) for t in state)
 
 
 def _own_content(block: Block) -> Content:
@@ -287,8 +298,13 @@ def _acknowledged(graph: Graph, name: str, blocks: Mapping[str, Block], owners: 
         readers = {owners.get(n) for n in _dependants(name, blocks)}
         views = [v for v in graph.views if v.name in readers]
         return any(v.state == "unbounded" for v in views)
-    view = graph.view(owners.get(name, name))
-    return view is not None and view.state == "unbounded"
+    again = readers_for_ever(name, blocks) if _windowed(block) else ()
+    owned = [graph.view(owners.get(n, n)) for n in (name, *again)]
+    return any(view is not None and view.state == "unbounded" for view in owned)
+
+
+def _windowed(block: Block) -> bool:
+    return isinstance(block, GroupedBlock | FinalBlock) and block.window is not None
 
 
 def _dependants(name: str, blocks: Mapping[str, Block]) -> set[str]:
@@ -304,7 +320,14 @@ def _unbounded(
 ) -> Error:
     block = blocks[name]
     where = graph.where
-    if isinstance(block, SourceBlock):
+    hint = "give the stream retention='7 days', or state='unbounded' to accept that it grows for ever"
+    if _windowed(block):
+        readers = [owners.get(n, n) for n in readers_for_ever(name, blocks)]
+        where = next((view.where for n in readers if (view := graph.view(n)) is not None), where)
+        name = owners.get(name, name)
+        got = f"{', '.join(readers)} is computed again from every closed window of {name}"
+        hint = f"group {readers[0]} by a window of {name} too, or give it state='unbounded' to keep all windows"
+    elif isinstance(block, SourceBlock):
         where = block.source.where
         readers = sorted({owners[n] for n in _dependants(name, blocks) if n in owners and _keeps(blocks[n])})
         got = f"{', '.join(readers) or 'a view'} must keep every row of {name}"
@@ -318,7 +341,7 @@ def _unbounded(
         where=where,
         expected="a bound: a window, a retention, or a key",
         got=got,
-        hint="give the stream retention='7 days', or state='unbounded' to accept that it grows for ever",
+        hint=hint,
     )
 
 

@@ -25,10 +25,14 @@ def find_window(key: exp.Expr, event: exp.Expr) -> str | None:
 
 def end_of_event(key: exp.Expr, event: exp.Expr, length: str) -> str:
     """The window's end as SQL over a column `_ps_event` in place of the event time."""
+    return f"{over_placeholder(key, event)} + {length}"
+
+
+def over_placeholder(key: exp.Expr, event: exp.Expr) -> str:
+    """The window's start as SQL over a column `_ps_event` in place of the event time."""
     placeholder = exp.column(exp.to_identifier("_ps_event"))
     wanted = event.sql(DIALECT).lower()
-    replaced = key.transform(lambda node: placeholder if node.sql(DIALECT).lower() == wanted else node)
-    return f"{replaced.sql(DIALECT)} + {length}"
+    return key.transform(lambda node: placeholder if node.sql(DIALECT).lower() == wanted else node).sql(DIALECT)
 
 
 def _same(argument: exp.Expr, event: exp.Expr) -> bool:

@@ -299,7 +299,7 @@ class DuckState:
         for node in self.plan.nodes:
             block = node.block
             if isinstance(block, GroupedBlock | FinalBlock) and block.window is not None:
-                self._forget_closed(block, horizons)
+                self._forget_closed(block, horizons, node.kept_after)
         for source in (b.source for b in self.plan.sources if b.source.unique and b.source.within):
             watermark = self.progress.sources[source.name].watermark_us
             if watermark is not None and source.within is not None:
@@ -308,19 +308,21 @@ class DuckState:
         self._connection.execute(f"DELETE FROM _ps.journal WHERE epoch < {self.progress.epoch - JOURNAL_ROWS}")
         self._connection.execute("CHECKPOINT")
 
-    def _forget_closed(self, block: GroupedBlock | FinalBlock, horizons: Mapping[str, int]) -> None:
+    def _forget_closed(
+        self, block: GroupedBlock | FinalBlock, horizons: Mapping[str, int], kept_after: tuple[str, ...] | None
+    ) -> None:
         assert block.window is not None
+        if kept_after is None:
+            return
         marks = [self.progress.sources[s].watermark_us for s in block.window.streams]
         known = [m for m in marks if m is not None]
         if len(known) != len(marks) or not known:
             return
         cutoff = from_us(min(known) - max(horizons[s] for s in block.window.streams))
-        name = block.relation.name
-        if isinstance(block, FinalBlock):
-            self._connection.execute(f"DELETE FROM {table('t_' + name)} WHERE _ps_end <= {cutoff}")
-            return
-        prefix = "g_" if block.strategy == "merge" else "t_"
-        self._connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {block.window.end} <= {cutoff}")
+        name, end = block.relation.name, "_ps_end" if isinstance(block, FinalBlock) else block.window.end
+        prefix = "g_" if isinstance(block, GroupedBlock) and block.strategy == "merge" else "t_"
+        old = " AND ".join(f"{end}{f' + {length}' if length else ''} <= {cutoff}" for length in ("", *kept_after))
+        self._connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {old}")
 
     def close(self) -> None:
         """Close the database; a state on disk is checkpointed."""
