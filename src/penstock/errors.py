@@ -104,6 +104,9 @@ _codes(
         2: "a generator is unknown",
         3: "a setting of the load is wrong",
         4: "a part of the run failed",
+        5: "records cannot be generated from a contract",
+        6: "two reports cannot be compared",
+        7: "the measurement does not count",
     },
 )
 

@@ -1,39 +1,28 @@
-"""`penstock bench ads --backlog N`: the speed of the ads job over a backlog, every count checked."""
+"""`penstock bench ads`: the latency of the ads job under load, or its speed over a backlog; every count checked."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import click
-import numpy as np
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
-from penstock.apps.ads.fleet import Fleet
-from penstock.apps.ads.job import JobProcess, Workplace, job_bindings, job_command, job_values
-from penstock.apps.ads.ledger import Ledger
-from penstock.apps.ads.mapping import create_ad_campaign_mappings
+from penstock.apps.ads.backlog import Backlog, Figures, bench_backlog
+from penstock.apps.ads.job import JobPlan, Workplace, other_job, shipped_job
 from penstock.apps.ads.producer import Production
-from penstock.apps.ads.recount import Recount, recount
-from penstock.apps.ads.results import read_results
-from penstock.apps.ads.trial import clear_workplace
-from penstock.apps.ads.verdict import compare
-from penstock.bench.backlog import Drain, Drained, EpochCost, drain_in_turn, import_seconds
+from penstock.apps.ads.report import ads_report, load_settings
+from penstock.apps.ads.trial import QUIET_S, Trial, clear_workplace
+from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
-from penstock.errors import DeclarationError, RunError
 
-WARM_UP_ROWS = 20
-Figures = dict[str, float | int | str]
+BACKLOG_RATE = 50_000.0
+PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
 
 
 @click.group()
@@ -42,203 +31,75 @@ def bench() -> None:
 
 
 @bench.command()
-@load_options(LoadDefaults(rate=50_000.0))
-@click.option("--backlog", type=click.IntRange(1_000), default=2_000_000, show_default=True, help="Events to drain.")
-@click.option("--repeat", type=click.IntRange(1), default=3, show_default=True, help="Drains in one process.")
+@load_options(LoadDefaults())
 @click.option("--emit", type=click.Choice(["changes", "final"]), default="changes", show_default=True)
 @click.option("--watermark", type=Seconds(), default="5s", show_default=True)
-@click.option("--partitions", type=click.IntRange(1), default=2, show_default=True)
-@click.option("--epoch-rows", type=click.IntRange(1), default=250_000, show_default=True, help="Largest epoch.")
-@click.option("--singles", type=click.IntRange(1), default=200, show_default=True, help="Epochs of one row.")
+@click.option("--partitions", type=click.IntRange(1), default=2, show_default=True, help="Of the topic events.")
+@click.option("--job", metavar="COMMAND", help="Another program that reads events and writes results, instead of ours.")
+@click.option("--ready-line", metavar="PATTERN", help="--job: it reads when a line of its output matches.")
+@click.option("--quiet", type=Seconds(), default=f"{QUIET_S:g}s", show_default=True, help="Stop after no new results.")
+@click.option("--backlog", type=click.IntRange(1_000), metavar="N", help="Measure draining N events instead.")
+@click.option(
+    "--repeat", type=click.IntRange(1), default=3, show_default=True, help="--backlog: drains in one process."
+)
+@click.option(
+    "--epoch-rows", type=click.IntRange(1), default=250_000, show_default=True, help="--backlog: largest epoch."
+)
+@click.option("--singles", type=click.IntRange(1), default=200, show_default=True, help="--backlog: epochs of one row.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/bench"), show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), help="Where the report goes (.json and .html are added).")
 @output_option
+@click.pass_context
 def ads(
+    context: click.Context,
     production: Production,
-    backlog: int,
-    repeat: int,
     emit: str,
     watermark: float,
     partitions: int,
+    job: str | None,
+    ready_line: str | None,
+    quiet: float,
+    backlog: int | None,
+    repeat: int,
     epoch_rows: int,
     singles: int,
     folder: Path,
+    report: Path | None,
     output: Output,
 ) -> None:
-    """Write a backlog of events, drain it with the ads job, and check every count.
+    """Run the latency calculator, the ads job and its producers, check every count and report.
 
-    Cold is a fresh process, from its start to its end; warm is the best of the later drains in one process, each with a
-    fresh state. Every drain commits durably and delivers to the results topic. Exit code 1 if a count is wrong.
+    Ends with the path of a page with plots. Exit code 1 if a single event is lost or doubled, or if the producers
+    lagged so much that the latencies do not count. With --backlog the producers write first, and the job's speed is
+    measured.
     """
-    console = Console(stderr=True)
     try:
         place = clear_workplace(folder)
     except FileExistsError as problem:
         raise click.UsageError(str(problem)) from None
-    if production.disturbance.late or production.disturbance.disorder_s:
-        raise DeclarationError("PS-BENCH-003", "a backlog has no late events", expected="0", got="--late or --disorder")
-    seconds = backlog / production.producers / production.load.rate
-    production = replace(production, topic=place.events, ledger=place.ledger, duration_s=seconds, fsync="none")
-    place.prepare(create_ad_campaign_mappings(production.campaigns, production.ads_per_campaign), partitions)
-    console.print(f"writing about {backlog:,} events")
-    with Fleet(production, "backlog") as fleet:
-        ledgers = fleet.run()
-    bench_ads = _Bench(place, production, ledgers, watermark, emit, epoch_rows)
-    console.print("draining in a fresh process")
-    figures: Figures = _machine() | {"emit": emit, "events": sum(ledger.durable for ledger in ledgers)}
-    figures |= bench_ads.cold()
-    console.print(f"draining {repeat} times in one process")
-    drained = bench_ads.repeated(repeat)
-    figures |= _of_drains(drained)
-    console.print("single-row epochs, start and import")
-    figures |= bench_ads.singles(singles) | bench_ads.start()
-    _show(figures, _profile(drained[-1].epochs), output)
+    if backlog is not None:
+        if context.get_parameter_source("rate") is ParameterSource.DEFAULT:
+            production = replace(production, load=replace(production.load, rate=BACKLOG_RATE))
+        wanted = Backlog(backlog, watermark, partitions, emit, repeat, epoch_rows, singles)
+        figures, profile = bench_backlog(place, production, wanted, Console(stderr=True).print)
+        _show(figures, profile, output)
+        return
+    plan = _plan(place, production, watermark, emit, job, ready_line)
+    trial = Trial(place, production, plan, partitions=partitions, watermark_s=watermark, quiet_s=quiet)
+    outcome = watched(trial, production.expected_events)
+    settings = load_settings(production, plan.name, watermark) | {"partitions": partitions, "emit": emit}
+    found = ads_report(outcome, settings, f"Ad campaigns: {production.arrivals} arrivals")
+    page = publish(found, report or new_report("ads"), output)
+    fail_unless_right(found, page, folder, void_is_failure=True)
 
 
-class _Bench:
-    """The measurements over one backlog."""
-
-    def __init__(
-        self,
-        place: Workplace,
-        production: Production,
-        ledgers: Sequence[Ledger],
-        watermark_s: float,
-        emit: str,
-        epoch_rows: int,
-    ) -> None:
-        self._place = place
-        self._production = production
-        self._ledgers = list(ledgers)
-        self._watermark_s = watermark_s
-        self._pipeline = "ads" if emit == "changes" else "penstock.apps.ads.pipeline:pipeline_final"
-        self._epoch_rows = epoch_rows
-        self._counted: Recount | None = None
-
-    def cold(self) -> Figures:
-        """A fresh process, from its start to its end."""
-        place = self._fresh("cold", self._place.folder)
-        rows = sum(ledger.durable for ledger in self._ledgers)
-        options = ("--once", "--quiet", "--max-epoch-rows", str(self._epoch_rows))
-        seconds = self._run(place, options)
-        self._check(place)
-        return {"cold_s": seconds, "cold_events_per_s": rows / seconds}
-
-    def repeated(self, times: int) -> list[Drained]:
-        """Several drains in one process, the first of them cold."""
-        places = [self._fresh(f"warm-{number}", self._place.folder) for number in range(times)]
-        drained = drain_in_turn([self._drain(place, self._epoch_rows) for place in places])
-        for place in places:
-            self._check(place)
-        return drained
-
-    def singles(self, count: int) -> Figures:
-        """Epochs of one row each, durable."""
-        place = self._small("singles", count + WARM_UP_ROWS)
-        epochs = [e for e in drain_in_turn([self._drain(place, 1)])[0].epochs if e.rows == 1][WARM_UP_ROWS:]
-        walls_ms = np.array([epoch.wall_s for epoch in epochs]) * 1e3
-        return {
-            "single_row_epoch_p50_ms": float(np.percentile(walls_ms, 50)),
-            "single_row_epoch_p99_ms": float(np.percentile(walls_ms, 99)),
-        }
-
-    def start(self) -> Figures:
-        """From the start of a process to its end, over a handful of events; and imports."""
-        times = [self._run(self._small(f"start-{number}", 10), ("--once", "--quiet")) for number in range(3)]
-        return {
-            "start_to_end_s": min(times),
-            "import_penstock_s": import_seconds("import penstock"),
-            "import_pipeline_s": import_seconds("from penstock import Pipeline"),
-        }
-
-    def _fresh(self, name: str, inputs: Path | None = None) -> Workplace:
-        place = Workplace(self._place.folder / name, inputs)
-        own = Workplace(place.folder)
-        own.prepare(create_ad_campaign_mappings(self._production.campaigns, self._production.ads_per_campaign), 1)
-        return place
-
-    def _small(self, name: str, events: int) -> Workplace:
-        place = self._fresh(name)
-        small = replace(
-            self._production, topic=place.events, ledger=place.ledger, producers=1, total=events, duration_s=60.0
-        )
-        with Fleet(small, "backlog") as fleet:
-            fleet.run()
-        return place
-
-    def _run(self, place: Workplace, options: Sequence[str]) -> float:
-        command = job_command(
-            place,
-            window_s=self._production.window_s,
-            watermark_s=self._watermark_s,
-            pipeline=self._pipeline,
-            options=options,
-        )
-        began = time.perf_counter()
-        job = JobProcess(command, place.job_log)
-        try:
-            job.wait()
-            return time.perf_counter() - began
-        finally:
-            job.kill()
-
-    def _drain(self, place: Workplace, max_rows: int) -> Drain:
-        values = job_values(self._production.window_s, self._watermark_s)
-        return Drain(self._pipeline, tuple(job_bindings(place)), values, place.state, max_rows)
-
-    def _check(self, place: Workplace) -> None:
-        """Compare with the recount of the topic and the ledgers; speed without the right counts is worth nothing."""
-        if self._counted is None:
-            mapping = create_ad_campaign_mappings(self._production.campaigns, self._production.ads_per_campaign)
-            self._counted = recount(
-                self._place.events, mapping, window_s=self._production.window_s, watermark_s=self._watermark_s
-            )
-        verdict = compare(self._ledgers, self._counted, read_results(place.results, self._production.window_s))
-        if not verdict.right:
-            raise RunError(
-                "PS-BENCH-001",
-                "the counts disagree",
-                expected="every event counted exactly once",
-                got=f"{verdict.lost:,} lost, {verdict.doubled:,} doubled; {list(verdict.mistakes)[:1]}",
-                hint=f"topics, state and ledgers are kept in {place.folder}",
-            )
-
-
-def _machine() -> Figures:
-    return {
-        "cores": os.cpu_count() or 0,
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "duckdb": version("duckdb"),
-        "pyarrow": version("pyarrow"),
-        "penstock": version("penstock"),
-    }
-
-
-def _of_drains(drained: Sequence[Drained]) -> Figures:
-    best = max(drained[1:] or drained, key=lambda each: each.rows_per_s)
-    full = [epoch for epoch in best.epochs if epoch.rows]
-    return {
-        "first_in_process_events_per_s": drained[0].rows_per_s,
-        "warm_events_per_s": best.rows_per_s,
-        "open_s": best.open_s,
-        "epochs": len(full),
-        "epoch_p50_ms": float(np.percentile([epoch.wall_s for epoch in full], 50)) * 1e3,
-        "commit_p50_ms": float(np.percentile([epoch.commit_s for epoch in full], 50)) * 1e3,
-        "memory_mb": drained[-1].memory_mb,
-    }
-
-
-def _profile(epochs: Sequence[EpochCost]) -> dict[str, float]:
-    """Where the time of a drain went, in seconds: by block, then commit, engine else, and outside of the engine."""
-    parts: defaultdict[str, float] = defaultdict(float)
-    for epoch in epochs:
-        for block, seconds in epoch.touched_s.items():
-            parts[f"block {block}"] += seconds
-        parts["commit"] += epoch.commit_s
-        parts["engine, else"] += max(0.0, epoch.seconds - epoch.commit_s - sum(epoch.touched_s.values()))
-        parts["read, mark, deliver"] += max(0.0, epoch.wall_s - epoch.seconds)
-    return dict(parts)
+def _plan(
+    place: Workplace, production: Production, watermark_s: float, emit: str, job: str | None, ready_line: str | None
+) -> JobPlan:
+    if job is None:
+        pipeline = PIPELINES[emit]
+        return shipped_job(place, window_s=production.window_s, watermark_s=watermark_s, pipeline=pipeline)
+    return other_job(place, job, window_s=production.window_s, watermark_s=watermark_s, ready_line=ready_line)
 
 
 def _show(figures: Figures, profile: dict[str, float], output: Output) -> None:

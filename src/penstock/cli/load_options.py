@@ -33,6 +33,14 @@ class Seconds(click.ParamType[float]):
             self.fail(str(problem), parameter, context)
 
 
+PRESETS: dict[str, dict[str, object]] = {
+    "high-throughput": {"producers": 4, "rate": 50_000.0, "partitions": 4},
+    # The job's epochs need no setting: an epoch takes what has come, and waits for nothing.
+    "low-latency": {"window": 5.0, "partitions": 1},
+    "bursty": {"arrivals": "mmpp"},
+}
+
+
 @dataclass(frozen=True)
 class LoadDefaults:
     """Where commands differ: events per producer and second, how long, and what is wrong with the load."""
@@ -42,12 +50,26 @@ class LoadDefaults:
     disturbance: Disturbance = field(default_factory=Disturbance)
 
 
+def _preset(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    """The values of a preset become defaults, so that options which are typed win."""
+    if value is not None:
+        context.default_map = {**(context.default_map or {}), **PRESETS[value]}
+
+
 def load_options(
     defaults: LoadDefaults,
 ) -> Callable[[Callable[Concatenate[Production, P], R]], Callable[..., R]]:
     """Give a command the options of a load; it gets them as one `Production` whose folders are still empty."""
 
     def decorate(command: Callable[Concatenate[Production, P], R]) -> Callable[..., R]:
+        @click.option(
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            callback=_preset,
+            is_eager=True,
+            expose_value=False,
+            help="Other defaults for several options at once.",
+        )
         @click.option("--producers", type=click.IntRange(1), default=2, show_default=True, help="Producer processes.")
         @click.option("--rate", type=float, default=defaults.rate, show_default=True, help="Events/s of each producer.")
         @click.option("--duration", type=Seconds(), default=f"{defaults.duration_s:g}s", show_default=True)

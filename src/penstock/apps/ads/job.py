@@ -6,18 +6,21 @@ The job only sees its topics: any program that reads them and writes results cou
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.apps.ads.mapping import write_mapping
 from penstock.connectors.log import LogTopic
 from penstock.durations import format_duration, parse_duration
-from penstock.errors import RunError
+from penstock.errors import DeclarationError, RunError
 
 STOPPED = (0, 143, -signal.SIGTERM)
 STOP_WITHIN_S = 60.0
@@ -59,8 +62,8 @@ class Workplace:
         return self.folder / "job.log"
 
     def job_is_ready(self) -> bool:
-        """Whether the job has opened its state: imports, declarations and planning lie behind it then."""
-        return any(self.state.rglob("*.duckdb"))
+        """Whether the shipped job has begun to read: imports, planning and opening its state lie behind it then."""
+        return self.job_log.exists() and "loop started" in self.job_log.read_text(errors="replace")
 
     def prepare(self, mapping: dict[str, int], partitions: int) -> None:
         """Make the topics anew, and the campaigns complete, before anything reads them."""
@@ -96,15 +99,97 @@ def job_command(
     ]
 
 
+@dataclass(frozen=True)
+class JobPlan:
+    """How a job is started, how one sees that it reads, and how what is left is drained after it was stopped.
+
+    environment: added to this process's own. drain: a second command that ends by itself (None: the job flushes what it
+    holds when it is told to stop). is_ready: whether it reads, as far as can be seen from outside.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    drain: tuple[str, ...] | None = None
+    is_ready: Callable[[], bool] = lambda: True
+
+    def start(self) -> JobProcess:
+        return JobProcess(self.command, self.log, self.environment)
+
+
+def shipped_job(place: Workplace, *, window_s: float, watermark_s: float, pipeline: str = "ads") -> JobPlan:
+    """Penstock's own job over a workplace."""
+    runs = [
+        job_command(place, window_s=window_s, watermark_s=watermark_s, pipeline=pipeline, options=options)
+        for options in ((), ("--once",))
+    ]
+    return JobPlan("penstock run ads", tuple(runs[0]), place.job_log, {}, tuple(runs[1]), place.job_is_ready)
+
+
+def other_job(
+    place: Workplace, text: str, *, window_s: float, watermark_s: float, ready_line: str | None = None
+) -> JobPlan:
+    """Any program that reads the topic `events` and writes `results`; no shell is involved.
+
+    Words of `text` may hold {events}, {campaigns}, {results} (URLs), {window}, {watermark} (durations), {state} (a
+    folder of its own) and {ready} (a file to create when it reads); the same are in the environment as PENSTOCK_EVENTS
+    and so on. ready_line: a pattern that a line of its output matches when it reads; without it the file is waited for.
+
+    Raises:
+        DeclarationError: PS-BENCH-003, the command cannot be split into words, or the pattern is wrong.
+    """
+    folder = Workplace(place.folder.resolve(), place.inputs)
+    values = {
+        "events": f"log:{folder.events}",
+        "campaigns": f"log:{folder.campaigns}",
+        "results": f"log:{folder.results}",
+        **job_values(window_s, watermark_s),
+        "state": str(folder.state),
+        "ready": str(folder.folder / "ready"),
+    }
+    try:
+        words = shlex.split(text)
+        pattern = re.compile(ready_line) if ready_line is not None else None
+    except (ValueError, re.error) as problem:
+        raise _wrong_job(text, str(problem)) from None
+    if not words or shutil.which(words[0]) is None:
+        raise _wrong_job(text, f"no program {words[0]}" if words else "no words")
+    known = re.compile(r"\{(" + "|".join(values) + r")\}")
+    command = tuple(known.sub(lambda found: values[found[1]], word) for word in words)
+    environment = {f"PENSTOCK_{name.upper()}": value for name, value in values.items()}
+
+    def is_ready() -> bool:
+        if pattern is None:
+            return Path(values["ready"]).exists()
+        return place.job_log.exists() and pattern.search(place.job_log.read_text(errors="replace")) is not None
+
+    return JobPlan(words[0], command, place.job_log, environment, None, is_ready)
+
+
+def _wrong_job(text: str, problem: str) -> DeclarationError:
+    return DeclarationError(
+        "PS-BENCH-003",
+        "the job cannot be started",
+        expected="a program and its arguments, split as a shell would, but without a shell",
+        got=f"{text!r}: {problem}",
+    )
+
+
 class JobProcess:
     """A running job, in a process group of its own; its output goes to a file."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
 
     @property

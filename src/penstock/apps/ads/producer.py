@@ -21,6 +21,7 @@ from penstock.apps.ads.faults import FAULTS, Disturbance
 from penstock.apps.ads.generate import SOUND, Block, Renderer
 from penstock.apps.ads.ledger import Ledger
 from penstock.apps.ads.mapping import ADS_PER_CAMPAIGN, CAMPAIGNS, create_ad_campaign_mappings
+from penstock.apps.ads.timeline import ScheduleWriter
 from penstock.bench.arrivals import NS_PER_SECOND, Load, Offsets, arrival_process
 from penstock.bench.latency import LatencyHistogram
 from penstock.connectors.log import LogTopic, LogWriter
@@ -88,7 +89,7 @@ def produce(
 
     `report` hears of the progress about twice a second. Other `clock` and `sleep` (seconds) make it run in tests.
     """
-    sender = _Sender(production, index)
+    sender = _Sender(production, index, keeps_schedule=True)
     ahead = _Ahead(_blocks(production, index, base_ns, PACED_BLOCK))
     linger_ns = int(production.linger_ms * 1e6)
     try:
@@ -121,7 +122,7 @@ def write_backlog(
     production: Production, index: int, base_ns: int, report: Callable[[Progress], None] = lambda progress: None
 ) -> Ledger:
     """Append one producer's events as fast as they can be made; each is stamped with its own due time."""
-    sender = _Sender(production, index)
+    sender = _Sender(production, index, keeps_schedule=False)
     try:
         for number, block in enumerate(_blocks(production, index, base_ns, BACKLOG_BLOCK), 1):
             sender.send(block, 0, block.rows, int(block.due_ns[-1]))
@@ -176,7 +177,7 @@ class _Sent:
 class _Sender:
     """Appends slices of blocks, and accounts for them once they are durable."""
 
-    def __init__(self, production: Production, index: int) -> None:
+    def __init__(self, production: Production, index: int, *, keeps_schedule: bool) -> None:
         self._production = production
         self._index = index
         topic = LogTopic.open(production.topic)
@@ -191,6 +192,7 @@ class _Sender:
         self._scheduled = self._durable = self._failed = self._retries = 0
         self._folder = Path(production.ledger)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._schedule = ScheduleWriter(self._folder, index) if keeps_schedule else None
 
     def send(self, block: Block, start: int, stop: int, now_ns: int) -> None:
         """Stamp and append the events of a block from `start` to `stop` to the next partition."""
@@ -225,6 +227,9 @@ class _Sender:
         self._durable += sum(sent.stop - sent.start for sent in done)
         self._sound = add_all([self._sound, _count_sound(done, self._production.window_s)])
         for sent in done:
+            if self._schedule is not None:
+                first = sent.next_offset - (sent.stop - sent.start)
+                self._schedule.add(sent.partition, first, sent.block.due_ns[sent.start : sent.stop])
             faults = sent.block.faults[sent.start : sent.stop]
             self._broken.update(FAULTS[fault].name for fault in faults[faults != SOUND].tolist())
         ledger = Ledger(
@@ -246,6 +251,8 @@ class _Sender:
         return Progress(self._index, self._scheduled - self._failed, self._failed, self._last_lag_us)
 
     def close(self) -> None:
+        if self._schedule is not None:
+            self._schedule.close()
         self._writer.close()
 
     def _append(self, partition: int, block: Block, start: int, stop: int) -> int | None:

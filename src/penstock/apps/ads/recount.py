@@ -18,6 +18,7 @@ from multiprocessing import get_context
 
 from penstock.apps.ads.counts import Cell, CellCounts, add_all, from_kinds, window_start_us
 from penstock.apps.ads.generate import AD_TYPES, EVENT_TYPES
+from penstock.apps.ads.timeline import Collector, Timeline
 from penstock.connectors.log import LogSource, LogTopic
 
 MAX_AHEAD_US = 3_600_000_000
@@ -60,14 +61,29 @@ def recount(
     An event is late when its window ended at or before the largest event time of an earlier sound record of its
     partition, less the watermark delay.
     """
-    partitions = range(LogTopic.open(topic).partitions)
+    pairs = _all_partitions(topic, mapping, window_s, watermark_s, workers, timelines=False)
+    return sum((counted for counted, _ in pairs), Recount())
+
+
+def recount_in_time(
+    topic: str, mapping: Mapping[str, int], *, window_s: float, watermark_s: float, workers: int = 2
+) -> tuple[Recount, list[Timeline]]:
+    """As `recount`, and the sound events of each partition as columns."""
+    pairs = _all_partitions(topic, mapping, window_s, watermark_s, workers, timelines=True)
+    return sum((counted for counted, _ in pairs), Recount()), [timeline for _, timeline in pairs]
+
+
+def _all_partitions(
+    topic: str, mapping: Mapping[str, int], window_s: float, watermark_s: float, workers: int, *, timelines: bool
+) -> list[tuple[Recount, Timeline]]:
     arguments = [
-        (topic, number, dict(mapping), round(window_s * 1e6), round(watermark_s * 1e6)) for number in partitions
+        (topic, number, dict(mapping), round(window_s * 1e6), round(watermark_s * 1e6), timelines)
+        for number in range(LogTopic.open(topic).partitions)
     ]
     if workers == 0:
-        return sum((_recount_partition(*each) for each in arguments), Recount())
+        return [_recount_partition(*each) for each in arguments]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return sum(pool.map(_recount_partition, *zip(*arguments, strict=True)), Recount())
+        return list(pool.map(_recount_partition, *zip(*arguments, strict=True)))
 
 
 def judge(record: bytes, append_us: int, mapping: Mapping[str, int]) -> Event | str:
@@ -81,14 +97,15 @@ def judge(record: bytes, append_us: int, mapping: Mapping[str, int]) -> Event | 
 
 
 def _recount_partition(
-    topic: str, partition: int, mapping: dict[str, int], window_us: int, watermark_us: int
-) -> Recount:
+    topic: str, partition: int, mapping: dict[str, int], window_us: int, watermark_us: int, timelines: bool
+) -> tuple[Recount, Timeline]:
     counts: dict[Cell, list[int]] = {}
     late: dict[Cell, list[int]] = {}
     dead: Counter[str] = Counter()
+    collector = Collector(partition)
     newest_us: int | None = None
     records = 0
-    for record, append_us in _records(topic, partition):
+    for offset, record, append_us in _records(topic, partition):
         records += 1
         event = judge(record, append_us, mapping)
         if isinstance(event, str):
@@ -100,20 +117,25 @@ def _recount_partition(
         is_late = newest_us is not None and start + window_us <= newest_us - watermark_us
         newest_us = event_us if newest_us is None or event_us > newest_us else newest_us
         row = (late if is_late else counts).setdefault((campaign, start), [0] * (len(EVENT_TYPES) + 1))
-        row[EVENT_TYPES.index(kind)] += 1
+        place = EVENT_TYPES.index(kind)
+        row[place] += 1
         row[-1] = max(row[-1], produce_time_ms)
-    return Recount(records, _cells(counts), _cells(late), dict(dead))
+        if timelines:
+            collector.add(offset, campaign, start, place, produce_time_ms, event_us, late=is_late)
+    return Recount(records, _cells(counts), _cells(late), dict(dead)), collector.timeline()
 
 
-def _records(topic: str, partition: int) -> Iterator[tuple[bytes, int]]:
+def _records(topic: str, partition: int) -> Iterator[tuple[int, bytes, int]]:
+    """Offset, value and append time of every record."""
     source = LogSource(LogTopic.open(topic))
     try:
         offset = source.earliest(partition)
         while (batch := source.read(partition, offset, READ_RECORDS, READ_BYTES)) is not None:
             offset = batch.next_offset
+            offsets = batch.offsets.to_pylist()
             times = batch.times.cast("int64").to_pylist() if batch.times is not None else [0] * batch.rows
             values = batch.values.to_pylist()
-            yield from ((value or b"", time_us) for value, time_us in zip(values, times, strict=True))
+            yield from zip(offsets, (value or b"" for value in values), times, strict=True)
     finally:
         source.close()
 

@@ -1,8 +1,8 @@
-"""One run of load and job together, from empty topics to the verdict.
+"""One run of load, job and latency calculator together, from empty topics to the verdict.
 
-The job is started first and observed to be ready; producers then follow their schedule whatever the job does. At the
-end the job is stopped like any service, and a second run of it drains what is left, so that every trial also shows
-that the job goes on where it was.
+Calculator, job and producers are processes, each observed to be ready before the first event is due; producers then
+follow their schedule whatever the job does. When all events are in the results (or no more come), the job is stopped
+like any service; a second run of it drains what is left, so that every trial also shows that it goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,46 +10,51 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from penstock.apps.ads.counts import total
+from penstock.apps.ads.calculator import Calculation, Calculator, Seen, Sight
 from penstock.apps.ads.fleet import Fleet
-from penstock.apps.ads.job import JobProcess, Workplace, job_command
+from penstock.apps.ads.job import JobPlan, JobProcess, Workplace
 from penstock.apps.ads.ledger import Ledger
 from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.producer import Production
-from penstock.apps.ads.recount import Recount, recount
-from penstock.apps.ads.results import Fold, ResultsReader, read_results
-from penstock.apps.ads.verdict import Verdict, compare
 from penstock.bench.latency import LatencyHistogram
+from penstock.bench.report import Machine, this_machine
 
 READY_WITHIN_S = 60.0
+QUIET_S = 5.0
+LOOK_S = 0.05
 MARK = "penstock-trial"
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What can be seen while a trial runs. stage: `start`, `load`, `drain`, `check` or `done`."""
+    """What can be seen while a trial runs. stage: `start`, `load`, `count`, `drain`, `measure` or `done`."""
 
     stage: str
     elapsed_s: float
     sent: int = 0
-    counted: int = 0
-    windows: int = 0
-    epoch: int = -1
+    seen: Seen = field(default_factory=Seen)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trial that came to its end."""
+    """A trial that came to its end.
 
-    ledgers: list[Ledger]
-    counted: Recount
-    results: Fold
-    verdict: Verdict
+    machine: as it was before the trial. lag: intended to actual send in microseconds. ready_s: until job, calculator
+    and producers were ready. load_s: how long events were sent.
+    """
+
+    machine: Machine
+    calculation: Calculation
     lag: LatencyHistogram
+    ready_s: float
     load_s: float
+
+    @property
+    def ledgers(self) -> list[Ledger]:
+        return self.calculation.ledgers
 
 
 Watch = Callable[[Moment], None]
@@ -71,87 +76,104 @@ def clear_workplace(folder: Path) -> Workplace:
 
 
 class Trial:
-    """Runs a production against the job in a workplace.
+    """Runs a production against a job in a workplace.
 
     Args:
         production: the load; its folders are set to those of the workplace.
-        partitions: of the topic `events`.
+        plan: the job. partitions: of the topic `events`.
+        quiet_s: after the load, the job is stopped when its results are complete or have not changed for that long.
     """
 
     def __init__(
-        self, place: Workplace, production: Production, *, partitions: int, watermark_s: float, pipeline: str = "ads"
+        self,
+        place: Workplace,
+        production: Production,
+        plan: JobPlan,
+        *,
+        partitions: int,
+        watermark_s: float,
+        quiet_s: float = QUIET_S,
     ) -> None:
         self.place = place
         self.production = replace(production, topic=place.events, ledger=place.ledger)
         self.watermark_s = watermark_s
+        self._plan = plan
         self._partitions = partitions
-        self._pipeline = pipeline
-        self._mapping = create_ad_campaign_mappings(production.campaigns, production.ads_per_campaign)
+        self._quiet_s = quiet_s
         self._began = time.monotonic()
+        self._watch: Watch = lambda moment: None
 
     def run(self, watch: Watch = lambda moment: None) -> Outcome:
         """The whole trial.
 
         Raises:
-            RunError: PS-BENCH-004, the job or a producer failed.
+            RunError: PS-BENCH-004, the job, a producer or the calculator failed.
         """
-        self._began = time.monotonic()
-        watch(self._moment("start"))
-        self.place.prepare(self._mapping, self._partitions)
-        job = JobProcess(self._command(), self.place.job_log)
-        try:
-            ledgers, load_s = self._load(job, watch)
-            watch(self._moment("drain", sum(ledger.durable for ledger in ledgers)))
-            job.stop()
-        finally:
-            job.kill()
-        drain = JobProcess(self._command("--once"), self.place.job_log)
+        machine = this_machine()
+        self._watch, self._began = watch, time.monotonic()
+        self._tell("start")
+        production = self.production
+        mapping = create_ad_campaign_mappings(production.campaigns, production.ads_per_campaign)
+        self.place.prepare(mapping, self._partitions)
+        with Calculator(self._sight()) as calculator:
+            job = self._plan.start()
+            try:
+                ready_s, load_s, sent = self._load(job, calculator)
+                self._settle(job, calculator, sent)
+                job.stop()
+            finally:
+                job.kill()
+            self._drain()
+            self._tell("measure", sent, calculator.poll())
+            calculation = calculator.finish()
+        self._tell("done", sent)
+        lag = LatencyHistogram()
+        for ledger in calculation.ledgers:
+            lag.merge(LatencyHistogram.from_dict(ledger.lag_us))
+        return Outcome(machine, calculation, lag, ready_s, load_s)
+
+    def _load(self, job: JobProcess, calculator: Calculator) -> tuple[float, float, int]:
+        with Fleet(self.production) as fleet:
+            calculator.wait_until_ready(READY_WITHIN_S)
+            job.wait_until(self._plan.is_ready, READY_WITHIN_S)
+
+            def look(fleet: Fleet) -> None:
+                job.check()
+                self._tell("load", fleet.sent, calculator.poll())
+
+            ready_s, started = time.monotonic() - self._began, time.monotonic()
+            ledgers = fleet.run(look)
+            return ready_s, time.monotonic() - started, sum(ledger.durable for ledger in ledgers)
+
+    def _settle(self, job: JobProcess, calculator: Calculator, sent: int) -> None:
+        """Wait until the results hold all that was sent, or stop changing."""
+        self._tell("count", sent, calculator.poll())
+        calculator.recount()
+        while not (seen := calculator.poll()).complete and seen.quiet_s < self._quiet_s:
+            job.check()
+            self._tell("drain", sent, seen)
+            time.sleep(LOOK_S)
+
+    def _drain(self) -> None:
+        if self._plan.drain is None:
+            return
+        drain = JobProcess(self._plan.drain, self._plan.log, self._plan.environment)
         try:
             drain.wait()
         finally:
             drain.kill()
-        return self._check(ledgers, load_s, watch)
 
-    def _load(self, job: JobProcess, watch: Watch) -> tuple[list[Ledger], float]:
-        reader = ResultsReader(self.place.results, self.production.window_s)
-        try:
-            with Fleet(self.production) as fleet:
-                job.wait_until(self.place.job_is_ready, READY_WITHIN_S)
-
-                def look(fleet: Fleet) -> None:
-                    job.check()
-                    watch(self._moment("load", fleet.sent, reader.poll()))
-
-                started = time.monotonic()
-                ledgers = fleet.run(look)
-                return ledgers, time.monotonic() - started
-        finally:
-            reader.close()
-
-    def _check(self, ledgers: list[Ledger], load_s: float, watch: Watch) -> Outcome:
-        results = read_results(self.place.results, self.production.window_s)
-        sent = sum(ledger.durable for ledger in ledgers)
-        watch(self._moment("check", sent, results))
-        counted = recount(
-            self.place.events, self._mapping, window_s=self.production.window_s, watermark_s=self.watermark_s
-        )
-        lag = LatencyHistogram()
-        for ledger in ledgers:
-            lag.merge(LatencyHistogram.from_dict(ledger.lag_us))
-        watch(self._moment("done", sent, results))
-        return Outcome(ledgers, counted, results, compare(ledgers, counted, results), lag, load_s)
-
-    def _command(self, *options: str) -> list[str]:
-        return job_command(
-            self.place,
-            window_s=self.production.window_s,
-            watermark_s=self.watermark_s,
-            pipeline=self._pipeline,
-            options=options,
+    def _sight(self) -> Sight:
+        production = self.production
+        return Sight(
+            self.place.events,
+            self.place.results,
+            self.place.ledger,
+            production.window_s,
+            self.watermark_s,
+            production.campaigns,
+            production.ads_per_campaign,
         )
 
-    def _moment(self, stage: str, sent: int = 0, results: Fold | None = None) -> Moment:
-        elapsed_s = time.monotonic() - self._began
-        if results is None:
-            return Moment(stage, elapsed_s, sent)
-        return Moment(stage, elapsed_s, sent, total(results.cells).count, len(results.cells), results.epoch)
+    def _tell(self, stage: str, sent: int = 0, seen: Seen | None = None) -> None:
+        self._watch(Moment(stage, time.monotonic() - self._began, sent, seen or Seen()))
