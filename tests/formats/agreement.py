@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import RawBatch
 from penstock.contract.schema import Column, RowCheck, Rule, Schema, Verdict
+from penstock.formats.compiled import loader
 from penstock.formats.decode import Decoder, decoder_for
 
 UUID_PATTERN = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -121,6 +122,7 @@ def agree(
     """Both judges over the same records; fails where they differ."""
     given = batch(values, keys)
     fast = judged(judge, given)
+    proven_as_judged(judge, given, fast)
     verdicts = []
     for number, row in enumerate(fast):
         key = keys[number] if keys is not None else None
@@ -128,3 +130,25 @@ def agree(
         assert row["_ps_ok"] is (verdict is None), (values[number], key, row, verdict)
         verdicts.append(verdict)
     return verdicts
+
+
+def proven_as_judged(judge: Decoder, given: RawBatch, judged_rows: Sequence[dict[str, object]]) -> None:
+    """Where the compiled kernel proves a record, its row is the one that SQL gives, to the value and type."""
+    loader.load()
+    split = judge.prove([given], columns=None, threads=1)
+    if split is None:
+        return
+    doubted = {offset for batch in split.doubtful for offset in batch.offsets.to_pylist()}
+    assert doubted | set(split.proven["_ps_o"].to_pylist()) == set(given.offsets.to_pylist())
+    assert split.proven.num_rows + len(doubted) == given.rows
+    connection().register("proven", split.proven)
+    try:
+        for guarded in (True, False):
+            rows = connection().sql(judge.select_proven("proven", guarded=guarded)).to_arrow_table().to_pylist()
+            wanted = [row for row in judged_rows if row["_ps_o"] not in doubted]
+            # by text, for NaN is not equal to itself
+            for row, other in zip(rows, wanted, strict=True):
+                assert row["_ps_ok"] is other["_ps_ok"], given.values[row["_ps_o"]]
+                assert not row["_ps_ok"] or repr(row) == repr(other), given.values[row["_ps_o"]]
+    finally:
+        connection().unregister("proven")

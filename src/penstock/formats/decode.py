@@ -17,6 +17,7 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, RawBatch, TypedBatch
 from penstock.contract.schema import Schema, Verdict
 from penstock.errors import ConnectorError
+from penstock.formats.compiled import CompiledJudge, Split, loader
 from penstock.formats.csvtext import csv_json
 from penstock.formats.jsontext import Object
 from penstock.formats.judge_sql import (
@@ -26,6 +27,8 @@ from penstock.formats.judge_sql import (
     explain_text_select,
     judge_select,
     named_columns,
+    proven_columns,
+    proven_select,
 )
 from penstock.formats.rows import table_json
 from penstock.formats.types_sql import children
@@ -50,6 +53,14 @@ class Decoder(Protocol):
         closer look (escapes, white space, unknown fields), makes the whole statement fail: run it again guarded.
         With `columns`, only these of the contract are in the output; the checks cover all.
         """
+        ...
+
+    def prove(self, batches: Sequence[Batch], *, columns: Collection[str] | None, threads: int) -> Split | None:
+        """What the compiled kernel makes of the batches; None where it cannot read them, or is not loaded (yet)."""
+        ...
+
+    def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
+        """The relation of `select`, over a relation that holds `Split.proven` of the same columns."""
         ...
 
     def diagnose(
@@ -91,6 +102,7 @@ class RecordDecoder:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._named = named_columns(judgement)
         self._plain = not any(children(column) for column in self._named)
+        self._compiled = CompiledJudge(judgement) if format == "json" and CompiledJudge.fits(judgement) else None
 
     def stage(self, batches: Sequence[Batch]) -> pa.Table:
         parts = [self._staged(batch) for batch in batches]
@@ -100,6 +112,18 @@ class RecordDecoder:
         # the records that a format must first open are parsed once more on the way: nothing is saved unguarded
         guarded = guarded or self._format in ("upsert", "debezium")
         return judge_select(self._judgement, self._records(raw), guarded=guarded, columns=columns)
+
+    def prove(self, batches: Sequence[Batch], *, columns: Collection[str] | None, threads: int) -> Split | None:
+        raw = [batch for batch in batches if isinstance(batch, RawBatch)]
+        if self._compiled is None or len(raw) < len(batches):
+            return None
+        kernel = loader.kernel(sum(batch.rows for batch in raw))
+        if kernel is None:
+            return None
+        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads)
+
+    def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
+        return proven_select(self._judgement, proven, guarded=guarded, columns=columns)
 
     def diagnose(
         self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()

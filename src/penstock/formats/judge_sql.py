@@ -32,6 +32,7 @@ from decimal import Decimal
 from penstock.contract.patterns import IP, UUID
 from penstock.contract.schema import Column, Rule, Schema
 from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
+from penstock.formats.provable import is_token, proven_rules
 from penstock.formats.types_sql import check, children, json_struct, literal, typed
 
 CHANGE_FIELDS = ("_op", "_epoch", "_seq", "_correction")
@@ -62,12 +63,62 @@ def judge_select(judgement: Judgement, records: str, *, guarded: bool, columns: 
     columns: those of the contract to give; all are judged.
     """
     proven = not guarded and _measurable(judgement)
-    values = _proven_select(judgement, records) if proven else _values_select(judgement, records, guarded=guarded)
+    values = _measured_select(judgement, records) if proven else _values_select(judgement, records, guarded=guarded)
+    return _judged(judgement, values, _column_conditions(judgement), guarded=guarded, columns=columns)
+
+
+def _judged(
+    judgement: Judgement, values: str, conditions: Sequence[str], *, guarded: bool, columns: Collection[str] | None
+) -> str:
     wanted = [name for name in judgement.schema.names if columns is None or name in columns]
     at = _event_time(judgement, guarded=guarded)
     timed = f"SELECT *, {at} AS _ps_at FROM ({values})"
     head = ", ".join(["_ps_p", "_ps_o", "_ps_t", "_ps_op", *map(quote, wanted), "_ps_at", "_ps_extra"])
-    return f"SELECT {head}, {_verdict(judgement, guarded=guarded)} AS _ps_ok FROM ({timed})"
+    return f"SELECT {head}, {_verdict(judgement, conditions, guarded=guarded)} AS _ps_ok FROM ({timed})"
+
+
+def proven_select(judgement: Judgement, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
+    """The same relation as `judge_select`, over rows that the compiled kernel has proven to be what the contract says
+    but for the rules that it does not know. They are in the columns of `proven_columns`.
+
+    proven: _ps_p, _ps_o, _ps_t and these columns (tokens as JSON text, narrow integers and booleans as BIGINT).
+    """
+    values, shapes = [], []
+    given = proven_columns(judgement, columns)
+    for column in judgement.schema.columns:
+        name = quote(column.name)
+        if column.name not in given:
+            continue
+        if is_token(column):
+            token = f"{name}::JSON"
+            shapes.append(f"({name} IS NULL OR {check(column, token)})")
+            values.append(f"CASE WHEN {name} IS NOT NULL THEN {typed(column, token)} END AS {name}")
+        else:
+            values.append(name if column.type in ("VARCHAR", "BIGINT") else f"CAST({name} AS {column.type}) AS {name}")
+    shape = f"CASE WHEN {' AND '.join(shapes)} THEN true ELSE false END" if shapes else "true"
+    head = ", ".join(["SELECT _ps_p, _ps_o, _ps_t, '+I' AS _ps_op", *values, "false AS _ps_extra"])
+    conditions = [
+        f"coalesce({rule_sql(column, rule)}, true)"
+        for column in judgement.schema.columns
+        for rule in column.rules
+        if rule not in proven_rules(column)
+    ]
+    rows = f"{head}, {shape} AS _ps_shape FROM {proven}"
+    return _judged(judgement, rows, conditions, guarded=guarded, columns=columns)
+
+
+def proven_columns(judgement: Judgement, columns: Collection[str] | None) -> tuple[str, ...]:
+    """The columns that `proven_select` needs from the kernel to give `columns`."""
+    named = {column.name for column in named_columns(judgement)}
+    return tuple(
+        column.name
+        for column in judgement.schema.columns
+        if columns is None
+        or column.name in columns
+        or column.name in named
+        or is_token(column)
+        or set(column.rules) - set(proven_rules(column))
+    )
 
 
 def explain_select(judgement: Judgement, append_time: datetime | None, given: Sequence[tuple[Column, object]]) -> str:
@@ -115,7 +166,7 @@ def named_columns(judgement: Judgement) -> tuple[Column, ...]:
     return tuple(column for column in judgement.schema.columns if column.name.lower() in expressions)
 
 
-def _proven_select(judgement: Judgement, records: str) -> str:
+def _measured_select(judgement: Judgement, records: str) -> str:
     """The values of records that are all proven by length; an error where one is not.
 
     The grammar of the others takes most of a small epoch just to be planned, and most epochs have none of them.
@@ -348,18 +399,24 @@ def _near(judgement: Judgement) -> str:
     return f"coalesce(epoch_us(_ps_at) - epoch_us(_ps_t) <= {us}, true)"
 
 
-def _verdict(judgement: Judgement, *, guarded: bool) -> str:
+def _column_conditions(judgement: Judgement) -> list[str]:
     deletes = judgement.kind == "table" and bool(judgement.key)
-    parts = ["_ps_shape"]
+    conditions = []
     for column in judgement.schema.columns:
         if not column.nullable or column.name in judgement.key:
             given = f"{quote(column.name)} IS NOT NULL"
             whole = deletes and column.name not in judgement.key
-            parts.append(f"({given} OR _ps_op = '-D')" if whole else given)
+            conditions.append(f"({given} OR _ps_op = '-D')" if whole else given)
         rules = [rule_sql(column, rule) for rule in column.rules]
         # a null was refused just above, where none may be: only the others need to let it pass
         present = not column.nullable and not deletes
-        parts.extend(rules if present else (f"coalesce({rule}, true)" for rule in rules))
+        conditions.extend(rules if present else (f"coalesce({rule}, true)" for rule in rules))
+    return conditions
+
+
+def _verdict(judgement: Judgement, conditions: Sequence[str], *, guarded: bool) -> str:
+    deletes = judgement.kind == "table" and bool(judgement.key)
+    parts = ["_ps_shape", *conditions]
     if judgement.schema.extra == "dead":
         parts.append("NOT _ps_extra")
     for row_check in judgement.schema.checks:

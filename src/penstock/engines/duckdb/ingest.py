@@ -19,6 +19,7 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, RawBatch, TypedBatch
 from penstock.contract.schema import Verdict
 from penstock.engines.base import SourceInput
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
@@ -118,23 +119,60 @@ def _judge(
     guarded: bool,
     columns: frozenset[str] | None,
 ) -> None:
-    raw = raw_name(source.name)
-    connection.register(raw, decoder.stage(batches))
+    keys = source.schema.foreign_keys
+    needed = columns | {name for key in keys for name in key.columns} if columns is not None else None
+    select, registered = _select(connection, source, decoder, batches, guarded=guarded, needed=needed)
     try:
-        connection.execute(_judge_sql(source, decoder, guarded=guarded, columns=columns))
+        connection.execute(_judged_sql(source, select, needed=needed, columns=columns))
     except duckdb.Error as problem:
         if guarded:
             raise
         raise MalformedRecords(source.name) from problem
     # Only here: in an aborted transaction DuckDB 2.0 refuses this too, and the next `register` replaces it anyway.
-    connection.unregister(raw)
+    for name in registered:
+        connection.unregister(name)
 
 
-def _judge_sql(source: SourceDecl, decoder: Decoder, *, guarded: bool, columns: frozenset[str] | None) -> str:
+def _select(
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceDecl,
+    decoder: Decoder,
+    batches: Sequence[Batch],
+    *,
+    guarded: bool,
+    needed: frozenset[str] | None,
+) -> tuple[str, list[str]]:
+    """The SELECT that judges the batches, and the relations registered for it.
+
+    The compiled kernel goes first, where it is loaded; the records that it doubts are few and judged guarded at once.
+    """
+    raw, proven = raw_name(source.name), f"_ps_proven_{source.name}"
+    split = decoder.prove(batches, columns=needed, threads=_threads(connection))
+    if split is None:
+        connection.register(raw, decoder.stage(batches))
+        return decoder.select(quote(raw), guarded=guarded, columns=needed), [raw]
+    parts, registered = [], []
+    if split.proven.num_rows or not split.doubtful:
+        connection.register(proven, split.proven)
+        registered.append(proven)
+        parts.append(decoder.select_proven(quote(proven), guarded=guarded, columns=needed))
+    if split.doubtful:
+        connection.register(raw, decoder.stage(split.doubtful))
+        registered.append(raw)
+        parts.append(decoder.select(quote(raw), guarded=True, columns=needed))
+    return " UNION ALL ".join(parts), registered
+
+
+def _threads(connection: duckdb.DuckDBPyConnection) -> int:
+    row = first_row(connection.execute("SELECT current_setting('threads')"))
+    return int(row[0]) if row else 1
+
+
+def _judged_sql(
+    source: SourceDecl, select: str, *, needed: frozenset[str] | None, columns: frozenset[str] | None
+) -> str:
     judged = quote(judged_name(source.name))
     keys = source.schema.foreign_keys
-    needed = columns | {name for key in keys for name in key.columns} if columns is not None else None
-    select = decoder.select(quote(raw_name(source.name)), guarded=guarded, columns=needed)
     if not keys:
         return f"CREATE OR REPLACE TEMP TABLE {judged} AS {select}"
     joins, conditions, flags = [], [], []

@@ -1,0 +1,358 @@
+"""The driver of the compiled kernel: batches of JSON records into the rows that it proves and the records it doubts.
+
+The kernel needs the extra `fast` (numba). Loading it takes a moment, so it is loaded in a thread of its own once that
+pays, and until then (or without the extra) every record is judged by SQL. Verdicts are the same either way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from penstock.connectors.base import RawBatch
+from penstock.contract.schema import Column
+from penstock.contract.types import IntegerType, parse_type
+from penstock.formats.judge_sql import Judgement
+from penstock.formats.provable import LIMITS, kind_of, proven_rules, text_rule
+
+# A process loads the kernel when it has judged so many records, or for so long; earlier SQL is done sooner.
+WORTHWHILE_ROWS = 20_000
+WORTHWHILE_S = 2.0
+# Smaller chunks are put together first: each run of the kernel costs as much as some hundred records.
+LEAST_CHUNK = 4_096
+MOST_FIELDS = 60
+SWITCH = "PENSTOCK_COMPILED"
+
+
+class Kernel(Protocol):
+    """The module `kernel`."""
+
+    PAD: int
+    TEXT: int
+    INTEGER: int
+    BOOLEAN: int
+    TOKEN: int
+    ANY: int
+    UUID: int
+    IP: int
+    CHOICE: int
+
+    def prove(self, *arguments: object) -> int: ...
+
+
+class Loader:
+    """Loads the kernel once per process. The environment variable PENSTOCK_COMPILED says `never`, `now` or `auto`."""
+
+    def __init__(self) -> None:
+        self._kernel: Kernel | None = None
+        self._thread: threading.Thread | None = None
+        self._rows = 0
+        self._since = time.monotonic()
+        self._never = False
+
+    def kernel(self, rows: int) -> Kernel | None:
+        """The kernel if it is there; otherwise loading begins when the records that came make it worthwhile."""
+        if self._kernel is not None or self._never:
+            return self._kernel
+        self._rows += rows
+        match os.environ.get(SWITCH, "auto"):
+            case "never":
+                self._never = True
+            case "now":
+                self.load()
+            case _:
+                worthwhile = self._rows >= WORTHWHILE_ROWS or time.monotonic() - self._since >= WORTHWHILE_S
+                if worthwhile and self._thread is None:
+                    self._thread = threading.Thread(target=self.load, name="penstock-kernel", daemon=True)
+                    self._thread.start()
+        return self._kernel
+
+    def load(self) -> Kernel | None:
+        """Load it now; None without the extra."""
+        if self._kernel is None:
+            if importlib.util.find_spec("numba") is None:
+                self._never = True
+            else:
+                self._kernel = cast("Kernel", importlib.import_module("penstock.formats.kernel"))
+        return self._kernel
+
+
+loader = Loader()
+
+
+@dataclass(frozen=True)
+class Split:
+    """What the kernel made of batches. proven: rows in columns (`_ps_p`, `_ps_o`, `_ps_t` and the contract's, tokens as
+    JSON text); doubtful: the other records, as they came."""
+
+    proven: pa.Table
+    doubtful: tuple[RawBatch, ...]
+
+
+class CompiledJudge:
+    """One contract as the arrays that the kernel reads."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        self.columns = judgement.schema.columns
+        self._required = {c.name for c in self.columns if not c.nullable or c.default or c.name in judgement.key}
+
+    @staticmethod
+    def fits(judgement: Judgement) -> bool:
+        """Whether the kernel can read such records at all."""
+        names = [column.name for column in judgement.schema.columns]
+        plain = all(name.isascii() and name.isprintable() and not set('"\\') & set(name) for name in names)
+        return not judgement.nested and plain and 0 < len(names) <= MOST_FIELDS
+
+    def split(self, kernel: Kernel, batches: Sequence[RawBatch], columns: Collection[str], threads: int) -> Split:
+        """Judge all records. columns: those to give."""
+        spec = _Spec(kernel, self.columns, self._required, columns)
+        pieces = [(batch, piece) for batch in batches for piece in _pieces(batch)]
+
+        def run(job: tuple[RawBatch, pa.RecordBatch]) -> tuple[list[pa.RecordBatch], RawBatch | None]:
+            return _judge_piece(kernel, spec, *job)
+
+        if threads > 1 and len(pieces) > 1:
+            with ThreadPoolExecutor(threads) as pool:
+                done = list(pool.map(run, pieces))
+        else:
+            done = [run(piece) for piece in pieces]
+        return Split(
+            pa.Table.from_batches([batch for proven, _ in done for batch in proven], spec.schema),
+            tuple(doubtful for _, doubtful in done if doubtful is not None),
+        )
+
+
+class _Spec:
+    """The kernel's view of a contract and of the columns wanted."""
+
+    def __init__(
+        self, kernel: Kernel, columns: Sequence[Column], required: Collection[str], wanted: Collection[str]
+    ) -> None:
+        names = [f'"{column.name}"'.encode() for column in columns]
+        self.name_words, self.name_masks, self.name_at = _words(names)
+        self.name_length = np.array([len(name) for name in names], np.int32)
+        self.longest = max(len(name) for name in names)
+        kinds = [kind_of(column) for column in columns]
+        codes = {"text": kernel.TEXT, "integer": kernel.INTEGER, "boolean": kernel.BOOLEAN, "token": kernel.TOKEN}
+        self.kinds = np.array([codes[kind] for kind in kinds], np.int8)
+        self.rules = np.array([self._rule(kernel, column) for column in columns], np.int8)
+        self.required = np.array([column.name in required for column in columns], np.bool_)
+        self.bounds = np.array([_bounds(column) for column in columns], np.int64)
+        choices = [_choices(column) for column in columns]
+        self.choice_first = np.cumsum([0, *map(len, choices)]).astype(np.int32)
+        flat = [choice for some in choices for choice in some] or [b""]
+        self.choice_words = np.array([[_word(c[:8]), _word(c[8:])] for c in flat], np.uint64)
+        self.choice_masks = np.array([[_mask(len(c[:8])), _mask(len(c[8:]))] for c in flat], np.uint64)
+        self.choice_length = np.array([len(c) for c in flat], np.int64)
+        self.number_slot = np.full(len(columns), -1, np.int32)
+        self.text_slot = np.full(len(columns), -1, np.int32)
+        self.places: list[tuple[str, bool, int, bool]] = []
+        for place, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
+            if column.name in wanted or kind == "token":
+                text = kind in ("text", "token")
+                slots = self.text_slot if text else self.number_slot
+                slots[place] = int(slots.max()) + 1
+                self.places.append((column.name, text, int(slots[place]), bool(self.required[place])))
+        self.number_slots, self.text_slots = int(self.number_slot.max()) + 1, int(self.text_slot.max()) + 1
+        fields = [pa.field(name, pa.string() if text else pa.int64()) for name, text, _, _ in self.places]
+        self.schema = pa.schema([("_ps_p", pa.int32()), ("_ps_o", pa.int64()), ("_ps_t", pa.timestamp("us")), *fields])
+
+    @staticmethod
+    def _rule(kernel: Kernel, column: Column) -> int:
+        covered = proven_rules(column) if kind_of(column) == "text" else ()
+        match text_rule(covered[0]) if covered else None:
+            case "UUID":
+                return kernel.UUID
+            case "IP":
+                return kernel.IP
+            case "CHOICE":
+                return kernel.CHOICE
+        return kernel.ANY
+
+
+def _word(part: bytes) -> int:
+    return int.from_bytes(part, "little")
+
+
+def _mask(length: int) -> int:
+    return (1 << 8 * length) - 1
+
+
+def _words(texts: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
+    words, masks, at = [], [], [0]
+    for text in texts:
+        for start in range(0, len(text), 8):
+            part = text[start : start + 8]
+            words.append(_word(part))
+            masks.append(_mask(len(part)))
+        at.append(len(words))
+    return np.array(words, np.uint64), np.array(masks, np.uint64), np.array(at, np.int32)
+
+
+def _bounds(column: Column) -> tuple[int, int]:
+    if kind_of(column) != "integer":
+        return LIMITS
+    kind = parse_type(column.type)
+    assert isinstance(kind, IntegerType)
+    low, high = kind.lowest, kind.highest
+    for rule in proven_rules(column):
+        assert isinstance(rule.argument, int)
+        match rule.name:
+            case "ge":
+                low = max(low, rule.argument)
+            case "gt":
+                low = max(low, rule.argument + 1)
+            case "le":
+                high = min(high, rule.argument)
+            case _:
+                high = min(high, rule.argument - 1)
+    # bounds that leave nothing: no integer of 64 bits is proven
+    return (low, high) if low <= high and low <= LIMITS[1] and high >= LIMITS[0] else (LIMITS[1], LIMITS[0])
+
+
+def _choices(column: Column) -> list[bytes]:
+    for rule in proven_rules(column):
+        if rule.name == "one_of" and isinstance(rule.argument, tuple):
+            return [str(value).encode() for value in rule.argument]
+    return []
+
+
+def _pieces(batch: RawBatch) -> list[pa.RecordBatch]:
+    """The batch in chunks of a good size: values, offsets, append times."""
+    times = batch.times
+    if times is None:
+        times = pa.chunked_array([pa.nulls(batch.rows, pa.timestamp("us"))])
+    values = batch.values if batch.values.type == pa.binary() else batch.values.cast(pa.binary())
+    offsets = batch.offsets if isinstance(batch.offsets, pa.ChunkedArray) else pa.chunked_array([batch.offsets])
+    table = pa.Table.from_arrays([values, offsets, times.cast(pa.timestamp("us"))], ["v", "o", "t"])
+    whole = [piece for piece in table.to_batches() if piece.num_rows]
+    if len(whole) > 1 and table.num_rows < LEAST_CHUNK * len(whole):
+        pieces = []
+        for start in range(0, table.num_rows, 4 * LEAST_CHUNK):
+            pieces += table.slice(start, 4 * LEAST_CHUNK).combine_chunks().to_batches()
+        return pieces
+    return whole
+
+
+def _judge_piece(
+    kernel: Kernel, spec: _Spec, batch: RawBatch, piece: pa.RecordBatch
+) -> tuple[list[pa.RecordBatch], RawBatch | None]:
+    values, rows = piece.column(0), piece.num_rows
+    if values.null_count:
+        # tombstones are rare where records are plain JSON: all of the piece is doubted
+        return [], _doubtful(batch, piece, pa.repeat(pa.scalar(True), rows))
+    proven = np.empty(rows, np.bool_)
+    parts = _proven_parts(kernel, spec, values, proven)
+    offsets, times, doubtful = piece.column(1), piece.column(2), None
+    if not proven.all():
+        offsets, times = offsets.filter(pa.array(proven)), times.filter(pa.array(proven))
+        doubtful = _doubtful(batch, piece, pa.array(~proven))
+    batches, start = [], 0
+    for count, columns in parts:
+        partition = pa.repeat(pa.scalar(batch.partition, pa.int32()), count)
+        place = [partition, offsets.slice(start, count), times.slice(start, count)]
+        batches.append(pa.RecordBatch.from_arrays([*place, *columns], schema=spec.schema))
+        start += count
+    return batches, doubtful
+
+
+def _proven_parts(
+    kernel: Kernel, spec: _Spec, values: pa.BinaryArray, proven: NDArray[np.bool_]
+) -> list[tuple[int, list[pa.Array]]]:
+    ascii_only = not _is_utf8(values)
+    rows = len(values)
+    ends = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + rows + 1]
+    data = np.frombuffer(values.buffers()[2] or b"", np.uint8)
+    pad = kernel.PAD + spec.longest
+    # The last records lie too near to the end of the buffer to be read by words: they are read from a copy.
+    safe = max(0, int(np.searchsorted(ends, len(data) - pad, "right")) - 1)
+    parts = [_run(kernel, spec, data, ends[: safe + 1], proven[:safe], ascii_only=ascii_only)] if safe else []
+    if safe < rows:
+        tail = np.concatenate([data[ends[safe] : ends[-1]], np.zeros(pad, np.uint8)])
+        parts.append(_run(kernel, spec, tail, ends[safe:] - ends[safe], proven[safe:], ascii_only=ascii_only))
+    return parts
+
+
+def _doubtful(batch: RawBatch, piece: pa.RecordBatch, mask: pa.BooleanArray) -> RawBatch:
+    some = piece.filter(mask)
+    return replace(
+        batch,
+        values=pa.chunked_array([some.column(0)]),
+        offsets=pa.chunked_array([some.column(1)]),
+        times=None if batch.times is None else pa.chunked_array([some.column(2)]),
+        keys=None,
+    )
+
+
+def _is_utf8(values: pa.BinaryArray) -> bool:
+    try:
+        values.view(pa.string()).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _run(
+    kernel: Kernel,
+    spec: _Spec,
+    data: NDArray[np.uint8],
+    ends: NDArray[np.int32],
+    proven: NDArray[np.bool_],
+    *,
+    ascii_only: bool,
+) -> tuple[int, list[pa.Array]]:
+    rows = len(proven)
+    size = int(ends[-1]) - int(ends[0]) + kernel.PAD
+    numbers = np.empty((max(1, spec.number_slots), rows), np.int64)
+    number_present = np.empty(numbers.shape, np.bool_)
+    # only what is written becomes memory
+    texts = np.empty((max(1, spec.text_slots), size), np.uint8)
+    text_ends = np.zeros((max(1, spec.text_slots), rows + 1), np.int32)
+    text_present = np.empty((max(1, spec.text_slots), rows), np.bool_)
+    count = kernel.prove(
+        data,
+        np.ndarray((max(0, len(data) - 7),), np.uint64, data, 0, (1,)),
+        ends,
+        ascii_only,
+        spec.name_words,
+        spec.name_masks,
+        spec.name_at,
+        spec.name_length,
+        spec.kinds,
+        spec.rules,
+        spec.required,
+        spec.bounds,
+        spec.choice_first,
+        spec.choice_words,
+        spec.choice_masks,
+        spec.choice_length,
+        spec.number_slot,
+        spec.text_slot,
+        proven,
+        numbers,
+        number_present,
+        np.ndarray((texts.shape[0], size - 7), np.uint64, texts, 0, (size, 1)),
+        text_ends,
+        text_present,
+    )
+    columns = []
+    for _, text, slot, required in spec.places:
+        given = (text_present if text else number_present)[slot, :count]
+        valid = None if required else pa.py_buffer(np.packbits(given, bitorder="little"))
+        if text:
+            buffers = [valid, pa.py_buffer(text_ends[slot, : count + 1]), pa.py_buffer(texts[slot])]
+            columns.append(pa.Array.from_buffers(pa.string(), count, buffers))
+        else:
+            columns.append(pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(numbers[slot, :count])]))
+    return count, columns
