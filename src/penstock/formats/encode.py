@@ -126,7 +126,7 @@ def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind):
         return f"{value}::VARCHAR"
     if pa.types.is_decimal(kind):
-        return f"{value}::VARCHAR" if kind.scale == 0 else f"'\"' || {value}::VARCHAR || '\"'"
+        return f"{value}::VARCHAR" if kind.scale == 0 else f"'\"' || {_decimal(kind, value)} || '\"'"
     if pa.types.is_floating(kind):
         return f"CASE WHEN isfinite({value}) THEN to_json({value})::VARCHAR END"
     if pa.types.is_timestamp(kind):
@@ -148,6 +148,13 @@ def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:
     if pa.types.is_struct(kind):
         return _struct(kind, value, depth)
     return f"to_json({value}::VARCHAR)::VARCHAR"
+
+
+def _decimal(kind: pa.DataType, value: str) -> str:
+    # DuckDB writes a decimal that is all fraction without the zero before its point, which no reader takes
+    return (
+        f"{value}::VARCHAR" if kind.scale < kind.precision else f"regexp_replace({value}::VARCHAR, '^(-?)[.]', '\\10.')"
+    )
 
 
 def _struct(kind: pa.StructType, value: str, depth: int) -> str:
