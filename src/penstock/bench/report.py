@@ -60,7 +60,8 @@ class Latency:
     """One distribution of latencies.
 
     name: for programs, such as `event`. title, definition: for people; the definition says from when to when, and how
-    exact it is. bins: lowest and highest value (microseconds, both included) and how many fell between them.
+    exact it is. bins: lowest and highest value (microseconds, both included) and how many fell between them;
+    without bins no histogram is drawn.
     """
 
     name: str

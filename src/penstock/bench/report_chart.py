@@ -17,6 +17,9 @@ from penstock.bench.report import Latency, Series
 
 WIDTH, HEIGHT = 1000.0, 300.0
 BARS_PER_DECADE = 20
+FIRST_PLACE = BARS_PER_DECADE
+GAP = 1.0
+DASHED_STEPS = 150
 MAX_TICKS = 7
 
 
@@ -79,10 +82,13 @@ def time_chart(series: Series) -> str:
     log = series.scale == "log" and bool(positive)
     y = log_axis(min(positive), max(positive)) if log else linear_axis(max(values))
     x = time_axis(steps * series.step_s)
+    # Dashes are unreadable where a line jumps at every step.
+    dense = " dense" if steps > DASHED_STEPS else ""
     drawing = "".join(
-        f'<path class="line line-{index}" d="{_path(line.values, y)}"/>' for index, line in enumerate(series.lines)
+        f'<path class="line line-{index}{dense}" d="{_path(line.values, y)}"/>'
+        for index, line in enumerate(series.lines)
     )
-    legend = "".join(f"<li>{_key(index)}{escape(line.name)}</li>" for index, line in enumerate(series.lines))
+    legend = "".join(f"<li>{_key(index, dense)}{escape(line.name)}</li>" for index, line in enumerate(series.lines))
     head = ("second", *(f"{line.name}, {series.unit}" for line in series.lines))
     rows = (
         (
@@ -102,34 +108,40 @@ def time_chart(series: Series) -> str:
 
 def histogram_chart(latency: Latency) -> str:
     """How often each latency occurred: a logarithmic axis of milliseconds, with the percentiles marked."""
-    if not latency.count or not latency.bins:
-        return f'<p class="none">{escape(latency.title)}: nothing was measured.</p>'
     bars = _bars(latency.bins)
-    x = log_axis(min(bars) / 1e3, max(high for high, _ in bars.values()) / 1e3)
-    y = linear_axis(max(count for _, count in bars.values()) / latency.count * 100)
+    if not bars:
+        return ""
+    edges = [(_edge(place), _edge(place + 1), count / latency.count) for place, count in sorted(bars.items())]
+    x = log_axis(edges[0][0], edges[-1][1])
+    y = linear_axis(max(share for _, _, share in edges) * 100)
     shapes = "".join(
-        f"M{x.share(low / 1e3) * WIDTH:.1f} {HEIGHT:.0f}V{(1 - y.share(count / latency.count * 100)) * HEIGHT:.1f}"
-        f"H{max(x.share(high / 1e3) * WIDTH - 1, x.share(low / 1e3) * WIDTH + 1):.1f}V{HEIGHT:.0f}Z"
-        for low, (high, count) in bars.items()
+        f"M{x.share(low) * WIDTH:.1f} {HEIGHT:.0f}V{(1 - y.share(share * 100)) * HEIGHT:.1f}"
+        f"H{x.share(high) * WIDTH - GAP:.1f}V{HEIGHT:.0f}Z"
+        for low, high, share in edges
     )
-    marks = [(f"P{name}", value) for name, value in _marks(latency)]
+    marks = [(name, value) for name, value in _marks(latency) if value >= edges[0][0]]
     drawing = f'<path class="bars" d="{shapes}"/>' + "".join(
         f'<path class="mark" d="M{x.share(value) * WIDTH:.1f} 0V{HEIGHT:.0f}"/>' for _, value in marks
     )
     labels = "".join(
-        f'<span class="mark-label{" left" if x.share(value) > 0.7 else ""}" '
+        f'<span class="mark-label{" left" if x.share(value) > 0.6 else ""}" '
         f'style="left:{x.share(value) * 100:.2f}%;top:{row * 1.35:.2f}em">{name} {number(value)} ms</span>'
         for row, (name, value) in enumerate(marks)
     )
     rows = (
-        (f"{number(low / 1e3)} to {number(high / 1e3)}", f"{count:,}", f"{count / latency.count:.3%}")
-        for low, (high, count) in bars.items()
+        (
+            f"{number(low)} to {number(high)}" if place > FIRST_PLACE else f"under {number(high)}",
+            f"{count:,}",
+            f"{share:.3%}",
+        )
+        for (place, count), (low, high, share) in zip(sorted(bars.items()), edges, strict=True)
     )
+    middles = " ".join(f"{(x.share(low) + x.share(high)) / 2:.4f}" for low, high, _ in edges)
     return _figure(
         latency.title,
-        latency.definition,
         "",
-        _plot(drawing, y, x, "% of all", "milliseconds, logarithmic", labels, places=_bar_places(bars, x)),
+        "",
+        _plot(drawing, y, x, "% of all", "milliseconds, logarithmic", labels, middles),
         _values(("milliseconds", "count", "share"), rows),
     )
 
@@ -155,9 +167,9 @@ def time_axis(seconds: float) -> Axis:
     return Axis(0.0, seconds, tuple(tick for tick in ticks if tick <= seconds * (1 + 1e-9)))
 
 
-def _key(index: int) -> str:
+def _key(index: int, dense: str) -> str:
     """A piece of the line, for the legend."""
-    line = f'<path class="line line-{index}" d="M1 4H27"/>'
+    line = f'<path class="line line-{index}{dense}" d="M1 4H27"/>'
     return f'<svg class="key" viewBox="0 0 28 8" aria-hidden="true">{line}</svg>'
 
 
@@ -187,25 +199,22 @@ def _path(values: Sequence[float | None], y: Axis) -> str:
     return "".join(commands)
 
 
-def _bars(bins: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
-    """Bins of at least 1/128 joined to bars of 1/20 decade: lowest value, then highest and count."""
-    bars: dict[int, tuple[int, int]] = {}
-    starts: dict[int, int] = {}
-    for low, high, count in bins:
-        place = math.floor(math.log10(max(low, 1)) * BARS_PER_DECADE + 1e-9)
-        start = starts.setdefault(place, max(low, 1))
-        _, before = bars.get(start, (0, 0))
-        bars[start] = (max(high, start) + 1, before + count)
+def _bars(bins: Iterable[tuple[int, int, int]]) -> dict[int, int]:
+    """Counts by twentieth of a decade of microseconds; everything below 10 microseconds goes into the first."""
+    bars: dict[int, int] = {}
+    for low, _, count in bins:
+        place = max(FIRST_PLACE, math.floor(math.log10(max(low, 1)) * BARS_PER_DECADE + 1e-9))
+        bars[place] = bars.get(place, 0) + count
     return bars
 
 
-def _bar_places(bars: dict[int, tuple[int, int]], x: Axis) -> str:
-    """The middle of each bar along the axis, for the script."""
-    return " ".join(f"{(x.share(low / 1e3) + x.share(high / 1e3)) / 2:.4f}" for low, (high, _) in bars.items())
+def _edge(place: int) -> float:
+    """Where a bar begins, in milliseconds."""
+    return 10 ** (place / BARS_PER_DECADE) / 1e3
 
 
 def _marks(latency: Latency) -> list[tuple[str, float]]:
-    named = (("50", latency.p50_ms), ("90", latency.p90_ms), ("99", latency.p99_ms), ("99.9", latency.p999_ms))
+    named = (("P50", latency.p50_ms), ("P90", latency.p90_ms), ("P99", latency.p99_ms), ("P99.9", latency.p999_ms))
     return [(name, value) for name, value in named if value > 0]
 
 

@@ -108,8 +108,8 @@ def _latencies(latencies: tuple[Latency, ...]) -> str:
     table = Table(
         "latencies",
         "Latency",
-        ("milliseconds", "count", "mean", "P50", "P90", "P99", "P99.9", "max"),
-        tuple((each.title, each.count, *_figures_of(each)) for each in latencies),
+        ("milliseconds", "mean", "P50", "P90", "P99", "P99.9", "max", "count"),
+        tuple((each.title, *_figures_of(each), each.count) for each in latencies),
     )
     defined = "".join(f"<dt>{escape(each.title)}</dt><dd>{escape(each.definition)}</dd>" for each in latencies)
     return _table(table) + f'<dl class="defined">{defined}</dl>'

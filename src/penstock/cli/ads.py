@@ -10,15 +10,20 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from penstock.apps.ads.calculator import Sight, calculate
 from penstock.apps.ads.counts import total
 from penstock.apps.ads.fleet import Fleet, Pace
 from penstock.apps.ads.ledger import Ledger, read_ledgers
 from penstock.apps.ads.mapping import ADS_PER_CAMPAIGN, CAMPAIGNS, create_ad_campaign_mappings, write_mapping
 from penstock.apps.ads.producer import Production
 from penstock.apps.ads.recount import recount
+from penstock.apps.ads.report import ads_report
 from penstock.apps.ads.results import read_results
+from penstock.apps.ads.trial import ended
 from penstock.apps.ads.verdict import compare
 from penstock.bench.latency import LatencyHistogram
+from penstock.bench.report import Value, this_machine
+from penstock.cli.ads_report import fail_unless_right, new_report, publish
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
 from penstock.cli.topics import topic_url
@@ -112,6 +117,40 @@ def check(
         )
         click.echo(f"lost {verdict.lost:,}  doubled {verdict.doubled:,}  {'right' if verdict.right else 'WRONG'}")
     return 0 if verdict.right else 1
+
+
+@ads.command()
+@click.option("--events", default="events", show_default=True, help="A name or log:FOLDER.")
+@click.option("--results", default="results", show_default=True, help="A name or log:FOLDER.")
+@click.option("--ledger", type=click.Path(path_type=Path), default=Path(LEDGER), show_default=True)
+@click.option("--window", type=Seconds(), default="10s", show_default=True)
+@click.option("--watermark", type=Seconds(), default="5s", show_default=True)
+@click.option("--campaigns", type=click.IntRange(1), default=CAMPAIGNS, show_default=True)
+@click.option("--ads", "ads_each", type=click.IntRange(1), default=ADS_PER_CAMPAIGN, show_default=True)
+@click.option("--report", type=click.Path(path_type=Path), help="Where the report goes (.json and .html are added).")
+@output_option
+def latency(
+    events: str,
+    results: str,
+    ledger: Path,
+    window: float,
+    watermark: float,
+    campaigns: int,
+    ads_each: int,
+    report: Path | None,
+    output: Output,
+) -> None:
+    """Measure the latencies of a run that has ended, from its topics, and write the report.
+
+    The producers' ledgers say when each event was meant to be sent; without them the event time is taken for it. Exit
+    code 1 when an event is lost or doubled, or when the producers lagged.
+    """
+    sight = Sight(log_folder(events), log_folder(results), str(ledger), window, watermark, campaigns, ads_each)
+    outcome = ended(this_machine(), calculate(sight))
+    settings: dict[str, Value] = {"events": events, "results": results, "window_s": window, "watermark_s": watermark}
+    found = ads_report(outcome, settings, "Ad campaigns")
+    page = publish(found, report or new_report("latency"), output)
+    fail_unless_right(found, page, Path(log_folder(events)).parent, void_is_failure=True)
 
 
 def log_folder(topic: str) -> str:

@@ -16,6 +16,7 @@ from rich.table import Table
 from penstock.apps.ads.trial import Moment, Outcome, Trial
 from penstock.bench.report import Report, Status, Value
 from penstock.bench.report import Table as ReportTable
+from penstock.bench.report_chart import number
 from penstock.bench.report_html import write_html
 from penstock.cli.options import Output
 from penstock.errors import RunError
@@ -75,7 +76,7 @@ def publish(report: Report, path: Path, output: Output) -> Path:
     counts = report.counts
     console.print(
         f"records {counts['records']:,} = accepted {counts['accepted']:,} + late {counts['late']:,}"
-        f" + dead {counts['dead']:,}; lost {counts['lost']:,}, doubled {counts['doubled']:,}"
+        f" + dead {counts['dead']:,}\nlost {counts['lost']:,}, doubled {counts['doubled']:,}"
     )
     say_judgement(console, report)
     # Not through rich, which would break a long path into lines.
@@ -122,24 +123,29 @@ def fail_unless_right(report: Report, page: Path, kept: Path, *, void_is_failure
 
 
 def _latencies(report: Report) -> Table:
-    table = Table(title=f"{report.title}, latency in milliseconds", box=SIMPLE, title_justify="left")
+    table = _compact(f"{report.title}, latency in milliseconds")
     table.add_column("latency", no_wrap=True)
-    for name in ("count", "mean", "P50", "P90", "P99", "P99.9", "max"):
+    for name in ("mean", "P50", "P90", "P99", "P99.9", "max", "count"):
         table.add_column(name, justify="right")
     for each in report.latencies:
         figures = (each.mean_ms, each.p50_ms, each.p90_ms, each.p99_ms, each.p999_ms, each.max_ms)
-        table.add_row(each.name.replace("_", " "), f"{each.count:,}", *(f"{figure:,.1f}" for figure in figures))
+        table.add_row(each.name.replace("_", " "), *map(number, figures), f"{each.count:,}")
     return table
+
+
+def _compact(title: str) -> Table:
+    """A table that fits 80 columns."""
+    return Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
 def _rows(table: ReportTable) -> Table:
     """The columns that fit a terminal; the page has them all."""
     chosen = [table.columns.index(name) for name in WINDOW_COLUMNS if name in table.columns]
-    shown = Table(title=f"{table.title}, event latency in milliseconds", box=SIMPLE, title_justify="left")
+    shown = _compact(f"{table.title}, event latency in milliseconds")
     for index in chosen:
         shown.add_column(table.columns[index], justify="right" if index else "left")
-    for number, row in enumerate(table.rows):
-        shown.add_row(*(_cell(row[index]) for index in chosen), style="red" if number in table.marked else None)
+    for place, row in enumerate(table.rows):
+        shown.add_row(*(_cell(row[index]) for index in chosen), style="red" if place in table.marked else None)
     return shown
 
 
@@ -148,7 +154,7 @@ def _cell(value: Value) -> str:
         case None:
             return ""
         case float():
-            return f"{value:,.1f}"
+            return number(value)
         case int():
             return f"{value:,}"
         case _:

@@ -143,11 +143,12 @@ def _exact_mean(
         size = sum(len(part.intended_us) for part in parts.values())
         if cell in impossible or not history.get(cell) or history[cell][-1][1].count != size:
             return bound
-        before = 0
+        # Relative to the window, because a sum of many times since 1970 does not fit 64 bits.
+        base_us, before = cell[1], 0
         for written_us, counts in history[cell]:
-            total_us += written_us * (counts.count - before)
+            total_us += (written_us - base_us) * (counts.count - before)
             before = counts.count
-        total_us -= sum(int(part.intended_us.sum()) for part in parts.values())
+        total_us -= sum(int((part.intended_us - base_us).sum()) for part in parts.values())
         count += size
     return total_us / count if count else bound
 

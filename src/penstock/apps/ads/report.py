@@ -57,7 +57,7 @@ def ads_report(outcome: Outcome, settings: Mapping[str, Value], title: str) -> R
         _figures(outcome),
         (
             event,
-            Latency.of("event_least", "Event latency, at least", EVENT_LEAST, measured.event_least),
+            replace(Latency.of("event_least", "Event latency, at least", EVENT_LEAST, measured.event_least), bins=()),
             Latency.of("window_since_send", "Window latency since the newest send", SINCE_SEND, measured.since_send),
             Latency.of("window_since_close", "Window latency since the close", SINCE_CLOSE, measured.since_close),
             Latency.of("send_lag", "Lag of the producers", LAG, lag),
@@ -146,13 +146,15 @@ def _counts(outcome: Outcome) -> dict[str, int]:
 
 
 def _figures(outcome: Outcome) -> dict[str, float]:
-    records = outcome.calculation.verdict.records
-    return {
-        "events_per_s": records / outcome.load_s if outcome.load_s else 0.0,
-        "load_s": outcome.load_s,
-        "ready_s": outcome.ready_s,
-        "lag_p99_ms": outcome.lag.percentile(99) / 1e3,
-    }
+    figures = {"lag_p99_ms": outcome.lag.percentile(99) / 1e3}
+    if outcome.load_s:
+        records = outcome.calculation.verdict.records
+        figures |= {
+            "events_per_s": records / outcome.load_s,
+            "load_s": outcome.load_s,
+            "ready_s": outcome.ready_s,
+        }
+    return figures
 
 
 def _windows(outcome: Outcome, measured: Measured) -> Table:

@@ -57,6 +57,14 @@ class Outcome:
         return self.calculation.ledgers
 
 
+def ended(machine: Machine, calculation: Calculation, ready_s: float = 0.0, load_s: float = 0.0) -> Outcome:
+    """The outcome of a run whose calculation is there; times that nobody took are 0."""
+    lag = LatencyHistogram()
+    for ledger in calculation.ledgers:
+        lag.merge(LatencyHistogram.from_dict(ledger.lag_us))
+    return Outcome(machine, calculation, lag, ready_s, load_s)
+
+
 Watch = Callable[[Moment], None]
 
 
@@ -127,10 +135,7 @@ class Trial:
             self._tell("measure", sent, calculator.poll())
             calculation = calculator.finish()
         self._tell("done", sent)
-        lag = LatencyHistogram()
-        for ledger in calculation.ledgers:
-            lag.merge(LatencyHistogram.from_dict(ledger.lag_us))
-        return Outcome(machine, calculation, lag, ready_s, load_s)
+        return ended(machine, calculation, ready_s, load_s)
 
     def _load(self, job: JobProcess, calculator: Calculator) -> tuple[float, float, int]:
         with Fleet(self.production) as fleet:
