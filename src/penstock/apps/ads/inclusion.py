@@ -67,22 +67,22 @@ class Included:
 
 def inclusion(parts: Sequence[CellEvents], results: CellResults) -> Inclusion:
     """How far each result reaches into each partition."""
-    counts = results.by_kind.sum(axis=1)
-    newest = np.maximum.accumulate(results.max_produce_ms) if len(counts) else results.max_produce_ms
-    falls = (counts < np.maximum.accumulate(counts)) | (results.max_produce_ms < newest) if len(counts) else counts > 0
+    falls = _falls(results)
+    kept = _chosen(results, ~falls)
+    counts = kept.by_kind.sum(axis=1)
     prefixes = [_Prefixes(part) for part in parts]
-    most = np.array([prefix.sent_by(results.max_produce_ms) for prefix in prefixes], dtype=np.int64)
+    most = np.array([prefix.sent_by(kept.max_produce_ms) for prefix in prefixes], dtype=np.int64)
     most = most.reshape(len(parts), len(counts))
-    least = np.zeros_like(most)
-    least, most = _narrowed(least, most, counts)
-    impossible = falls | (least > most).any(axis=0) | (most.sum(axis=0) < counts) | (least.sum(axis=0) > counts)
+    least, most = _narrowed(np.zeros_like(most), most, counts)
+    wrong = (least > most).any(axis=0) | (most.sum(axis=0) < counts) | (least.sum(axis=0) > counts)
     if len(parts) == 2:
-        least, most, unexplained = _refined(prefixes, least, most, counts, results)
-        impossible |= unexplained
+        least, most, unexplained = _refined(prefixes, least, most, counts, kept)
         least, most = _narrowed(least, most, counts)
     else:
-        impossible |= _unexplained(prefixes, least, most, results)
-    return Inclusion(least, most, impossible)
+        unexplained = _unexplained(prefixes, least, most, kept)
+    impossible = falls.copy()
+    impossible[~falls] = wrong | unexplained
+    return Inclusion(_spread(least, ~falls), _spread(most, ~falls), impossible)
 
 
 def included(parts: Sequence[CellEvents], results: CellResults) -> tuple[list[Included], int]:
@@ -90,15 +90,34 @@ def included(parts: Sequence[CellEvents], results: CellResults) -> tuple[list[In
     found = inclusion(parts, results)
     sound = ~found.impossible
     if not sound.all():
-        kept = CellResults(results.written_us[sound], results.by_kind[sound], results.max_produce_ms[sound])
-        found = inclusion(parts, kept)
-        results = kept
+        results = _chosen(results, sound)
+        found = inclusion(parts, results)
     # Times never fall within a partition of the results; several partitions of them are put in order here.
     written_us = np.maximum.accumulate(results.written_us) if len(results.written_us) else results.written_us
     times = [
         _times(part, least, most, written_us) for part, least, most in zip(parts, found.least, found.most, strict=True)
     ]
     return times, int((~sound).sum())
+
+
+def _falls(results: CellResults) -> Flags:
+    """Results with less, or with an older newest event, than one before them."""
+    if not len(results.written_us):
+        return np.zeros(0, dtype=np.bool_)
+    counts, newest = results.by_kind.sum(axis=1), results.max_produce_ms
+    falls: Flags = (counts < np.maximum.accumulate(counts)) | (newest < np.maximum.accumulate(newest))
+    return falls
+
+
+def _chosen(results: CellResults, which: Flags) -> CellResults:
+    return CellResults(results.written_us[which], results.by_kind[which], results.max_produce_ms[which])
+
+
+def _spread(values: Integers, places: Flags) -> Integers:
+    """The columns put back where they were; 0 in between."""
+    spread = np.zeros((len(values), len(places)), dtype=np.int64)
+    spread[:, places] = values
+    return spread
 
 
 class _Prefixes:
