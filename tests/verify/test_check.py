@@ -153,10 +153,10 @@ def test_no_view_that_can_be_compared_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "p.py").write_text(
         PIPELINE.split("pipeline.view(")[0]
         .replace('watermark="5 seconds", ', "")
-        .replace('state="unbounded")', "transient=True)")
-        + 'pipeline.view("passed", "SELECT * FROM clicks")\n'
+        .replace('state="unbounded")', 'transient=True, state="unbounded")')
+        + 'pipeline.view("passed", "SELECT count(*) AS n FROM clicks JOIN users USING (user)")\n'
     )
     done = verify(tmp_path)
     assert done.returncode == 2, done.stderr
     assert "PS-VERIFY-002" in done.stderr
-    assert "transient" in done.stderr
+    assert "what passes" in done.stderr

@@ -61,18 +61,30 @@ def test_a_window_over_a_filter_reads_the_filter_without_late_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "reason"),
+    "sql",
     [
-        (WINDOW.format("s").replace("count(*)", "max((SELECT count(*) FROM s AS x))"), "in several ways"),
-        ("SELECT w.m, x.k FROM (" + WINDOW.format("s") + ") AS w CROSS JOIN s AS x", "in several ways"),
+        WINDOW.format("s").replace("count(*)", "max((SELECT count(*) FROM s AS x))"),
+        "SELECT w.m, x.k FROM (" + WINDOW.format("s") + ") AS w CROSS JOIN s AS x",
     ],
 )
-def test_a_stream_read_with_and_without_a_window(sql: str, reason: str) -> None:
-    assert reason in specs(lambda p: p.view("v", sql, state="unbounded"))["v"].skipped
+def test_a_stream_read_with_and_without_a_window(sql: str) -> None:
+    found = specs(lambda p: p.view("v", sql, state="unbounded"))["v"]
+    assert (found.skipped, found.marked) == ("", ("s",))
+    assert 'FROM _ps."h_s"' in found.sql
+    assert '"s" AS "x"' in found.sql
+    assert [(rule.stream, rule.counted) for rule in found.late] == [("s", True)]
 
 
-@pytest.mark.parametrize(("other", "skipped"), [("t", True), ("r", False)])
-def test_final_rows_are_frozen_while_tables_change(other: str, skipped: bool) -> None:
+def test_a_filter_read_with_and_without_a_window_is_not_compared() -> None:
+    def declare(p: ps.Pipeline) -> None:
+        p.view("few", "SELECT * FROM s WHERE k > 1")
+        p.view("v", "SELECT w.m, x.k FROM (" + WINDOW.format("few") + ") AS w CROSS JOIN s AS x", state="unbounded")
+
+    assert "in several ways" in specs(declare)["v"].skipped
+
+
+@pytest.mark.parametrize(("other", "kind"), [("t", "frozen"), ("r", "batch")])
+def test_final_rows_are_frozen_while_tables_change(other: str, kind: str) -> None:
     bucket = "time_bucket(INTERVAL '1 minute', s.at)"
     sql = f"SELECT {bucket} AS m, count(*) AS n FROM s JOIN {other} AS o USING (k) GROUP BY 1"
 
@@ -81,20 +93,43 @@ def test_final_rows_are_frozen_while_tables_change(other: str, skipped: bool) ->
         p.view("w", "SELECT count(*) AS n FROM v")
 
     found = specs(declare)
-    assert ("frozen" in found["v"].skipped) is skipped
-    assert (found["w"].skipped == "it reads v, which is not compared") is skipped
+    assert (found["v"].kind, found["v"].skipped) == (kind, "")
+    assert found["v"].end == ("\"m\"::TIMESTAMP + INTERVAL '1' MINUTE" if kind == "frozen" else "")
+    assert (found["w"].kind, found["w"].skipped) == ("batch", "")
 
 
-def test_steps_and_what_reads_them_are_not_compared() -> None:
+def test_frozen_rows_that_do_not_tell_their_window_are_not_compared() -> None:
+    sql = "SELECT count(*) AS n, k FROM s JOIN t USING (k) GROUP BY time_bucket(INTERVAL '1 minute', s.at), k"
+    assert "do not tell the window" in specs(lambda p: p.view("v", sql, emit="final"))["v"].skipped
+
+
+def test_steps_are_folds_and_what_reads_them_is_a_batch() -> None:
     def declare(p: ps.Pipeline) -> None:
-        p.step("last", input="s", key="k", state=int, output=Total, function=lambda state, changes, timers: None)
+        step = {"key": "k", "state": int, "output": Total, "function": lambda state, changes, timers: None}
+        p.view("few", "SELECT * FROM s WHERE k > 1")
+        p.view("joined", "SELECT s.k, s.at FROM s JOIN t USING (k)")
+        p.step("last", input="s", **step)
+        p.step("of_few", input="few", **step)
+        p.step("of_joined", input="joined", time="at", **step)
         p.view("v", "SELECT k, sum(n) AS n FROM last GROUP BY k", state="unbounded")
+        p.view("w", "SELECT k FROM of_joined")
 
     found = specs(declare)
-    assert "a step" in found["last"].skipped
-    assert "last" in found["v"].skipped
+    assert (found["last"].kind, found["last"].time, found["last"].streams) == ("step", '"at"', ("s",))
+    assert found["of_few"].scoped == ("few",)
+    assert (found["v"].kind, found["v"].skipped) == ("batch", "")
+    assert "joins it" in found["of_joined"].skipped
+    assert found["w"].skipped == "it reads of_joined, which is not compared"
 
 
-def test_transient_rows_are_not_compared() -> None:
-    found = specs(lambda p: p.view("v", "SELECT k FROM s"), transient=True, watermark=None, event_time=None)
-    assert "transient" in found["v"].skipped
+def test_rows_that_pass_are_answered_and_sums_of_them_are_a_batch() -> None:
+    def declare(p: ps.Pipeline) -> None:
+        p.view("v", "SELECT k FROM s")
+        p.view("joined", "SELECT s.k, t.at FROM s JOIN t USING (k)")
+        p.view("n", "SELECT count(*) AS n FROM joined")
+        p.view("at_once", "SELECT count(*) AS n FROM s JOIN t USING (k)")
+
+    found = specs(declare, transient=True, watermark=None, event_time=None)
+    assert [found[name].kind for name in ("v", "joined", "n")] == ["answered", "answered", "batch"]
+    assert not any(found[name].skipped for name in ("v", "joined", "n"))
+    assert "give the join a view of its own" in found["at_once"].skipped

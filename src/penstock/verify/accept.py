@@ -15,7 +15,8 @@ import duckdb
 import pyarrow as pa
 
 from penstock.graph import SourceDecl
-from penstock.verify.records import Examined, sql_columns
+from penstock.verify.history import keep_history, quote, watermarks_by_epoch
+from penstock.verify.records import Examined, Journaled, sql_columns
 
 Place = tuple[int, int]
 Rule = str
@@ -23,16 +24,16 @@ Rule = str
 
 @dataclass
 class Accepted:
-    """What became of a source's records. dead: place -> rule; watermarks: place -> the watermark before the row."""
+    """What became of a source's records. dead: place -> rule; watermarks: place -> the watermark before the row.
+
+    after: epoch -> the watermark after it, where a history was wanted.
+    """
 
     dead: dict[Place, Rule] = field(default_factory=dict)
     duplicate: set[Place] = field(default_factory=set)
     watermarks: dict[Place, datetime | None] = field(default_factory=dict)
     final_watermark: datetime | None = None
-
-
-def quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    after: Mapping[int, datetime | None] = field(default_factory=dict)
 
 
 def accept(
@@ -43,10 +44,12 @@ def accept(
     event_time: str | None,
     checks: Sequence[tuple[str, str]],
     partitions: Sequence[int],
+    journal: Sequence[Journaled] | None = None,
 ) -> Accepted:
     """Judge a source's records; leaves the table `source.name` with what it holds, and `_s_NAME` with places.
 
-    partitions: all that the job knows, for a partition without rows holds the watermark back.
+    partitions: all that the job knows, for a partition without rows holds the watermark back. journal: where the
+    source's history is wanted too.
     """
     result = Accepted({(d.position.partition, d.position.offset): d.rule for d in examined.dead})
     typed = quote(f"_t_{source.name}")
@@ -55,6 +58,9 @@ def accept(
     _ask_references(connection, source, typed, result)
     _watermarks(connection, source, typed, partitions, result)
     _duplicates(connection, source, typed, result)
+    if journal is not None:
+        result.after = watermarks_by_epoch(connection, source, typed, journal)
+        keep_history(connection, source, typed, result.after)
     kept = _keyed(connection, source, typed) if source.kind == "table" and source.key else None
     if source.kind == "table" and not source.key:
         kept = _multiset(connection, source, typed, result)

@@ -28,9 +28,10 @@ NEVER = timedelta(days=36_500)
 
 
 def with_sink_per_view(graph: Graph) -> Graph:
-    """The same pipeline with one sink on each view, of the view's name, and no partition ever idle."""
+    """The same pipeline with one sink on each view and step, of its name, and no partition ever idle."""
     sources = tuple(replace(s, idle_after=NEVER) for s in graph.sources)
-    return replace(graph, sources=sources, sinks=tuple(SinkDecl(v.name, v.name, v.where) for v in graph.views))
+    places = [(v.name, v.where) for v in graph.views] + [(s.name, s.where) for s in graph.steps]
+    return replace(graph, sources=sources, sinks=tuple(SinkDecl(name, name, where) for name, where in places))
 
 
 def sink_file(folder: Path, view: str) -> Path:

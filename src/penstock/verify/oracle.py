@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +24,11 @@ from penstock.formats.judge_sql import Judgement
 from penstock.graph import Graph, SourceDecl
 from penstock.load import load_pipeline
 from penstock.url import Url
-from penstock.verify.accept import Accepted, accept, counts, quote
+from penstock.verify.accept import Accepted, accept, counts
+from penstock.verify.history import late_name, quote
 from penstock.verify.records import Examined, Journaled, examine_batches, examine_source
 from penstock.verify.spec import LateSpec, OracleSpec, SourceSpec, ViewSpec
+from penstock.verify.timeline import replay
 
 _KINDS = ("reference", "table", "stream")
 ANSWER = "answer"
@@ -42,12 +44,33 @@ def run_oracle(spec: OracleSpec) -> None:
     _make_ledgers(connection)
     told = {s.name: s for s in spec.sources}
     accepted: dict[str, Accepted] = {}
+    history = any(v.kind != "batch" and not v.skipped for v in spec.views)
     for source in sorted(graph.sources, key=lambda s: _KINDS.index(s.kind)):
-        accepted[source.name] = _read(connection, source, told[source.name], journal)
-    for view in spec.views:
-        if not view.skipped:
-            _view(connection, graph, view, spec.views, accepted)
+        accepted[source.name] = _read(connection, source, told[source.name], journal, history=history)
+    _answer(connection, graph, [v for v in spec.views if not v.skipped], accepted, journal)
     connection.close()
+
+
+def _answer(
+    connection: duckdb.DuckDBPyConnection,
+    graph: Graph,
+    views: Sequence[ViewSpec],
+    accepted: Mapping[str, Accepted],
+    journal: Sequence[Journaled],
+) -> None:
+    """Every view into the answer: first those that the epochs decide, then the others, which may read them."""
+    for view in views:
+        for late in view.late:
+            _find_late(connection, view, late, accepted)
+        for stream in view.marked:
+            _mark(connection, stream, accepted[stream])
+    replay(connection, graph, views, accepted, journal)
+    for view in views:
+        if view.kind == "batch":
+            _view(connection, graph, view, views)
+        connection.execute(
+            f"CREATE TABLE {ANSWER}.views.{quote(view.name)} AS SELECT * FROM memory.main.{quote(view.name)}"
+        )
 
 
 def read_journal(path: Path) -> list[Journaled]:
@@ -59,7 +82,7 @@ def read_journal(path: Path) -> list[Journaled]:
             name: {int(p): (int(r[0]), int(r[1])) for p, r in s["ranges"].items()} for name, s in raw["sources"].items()
         }
         versions = {name: s["version"] for name, s in raw["sources"].items() if s["version"] is not None}
-        found.append(Journaled(int(raw["epoch"]), int(raw["at_us"]), ranges, versions))
+        found.append(Journaled(int(raw["epoch"]), int(raw["at_us"]), ranges, versions, bool(raw["flush"])))
     return found
 
 
@@ -67,7 +90,12 @@ def read_journal(path: Path) -> list[Journaled]:
 
 
 def _read(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, told: SourceSpec, journal: Sequence[Journaled]
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceDecl,
+    told: SourceSpec,
+    journal: Sequence[Journaled],
+    *,
+    history: bool,
 ) -> Accepted:
     url = Url.parse(told.url)
     checks = tuple(RowCheck(name, sql) for name, sql in told.checks)
@@ -85,7 +113,15 @@ def _read(
         finally:
             reader.close()
     partitions = sorted({p for entry in journal for p in entry.ranges.get(source.name, {})})
-    result = accept(connection, source, examined, event_time=told.event_time, checks=told.checks, partitions=partitions)
+    result = accept(
+        connection,
+        source,
+        examined,
+        event_time=told.event_time,
+        checks=told.checks,
+        partitions=partitions,
+        journal=journal if history else None,
+    )
     _write_ledgers(connection, source.name, examined, result)
     return result
 
@@ -141,27 +177,22 @@ def _insert(
 # -- views -------------------------------------------------------------------------------------------------------------
 
 
-def _view(
-    connection: duckdb.DuckDBPyConnection,
-    graph: Graph,
-    view: ViewSpec,
-    views: Sequence[ViewSpec],
-    accepted: dict[str, Accepted],
-) -> None:
+def _view(connection: duckdb.DuckDBPyConnection, graph: Graph, view: ViewSpec, views: Sequence[ViewSpec]) -> None:
     """The view's text as one batch; where rows are late for it, over copies of its inputs without them."""
     schema = "main"
-    if view.late:
+    if view.late and not view.marked:
         schema = quote(f"_late_{view.name}")
         connection.execute(f"CREATE SCHEMA {schema}")
-        for late in {rule.stream: rule for rule in view.late}.values():
-            source = next(s for s in graph.sources if s.name == late.stream)
-            _without_late(connection, schema, source, late, view.name, accepted[late.stream])
+        for stream in {rule.stream for rule in view.late}:
+            source = next(s for s in graph.sources if s.name == stream)
+            columns = ", ".join(quote(c) for c in source.schema.names)
+            connection.execute(
+                f"CREATE TABLE {schema}.{quote(stream)} AS SELECT {columns} FROM {quote('_s_' + stream)} AS s "
+                f"ANTI JOIN {late_name(view.name, stream)} AS x ON s._ps_p = x.p AND s._ps_o = x.o"
+            )
         for name in view.scoped:
             _batch(connection, schema, name, next(v.sql for v in views if v.name == name), schema)
     _batch(connection, "main", view.name, view.sql, schema)
-    connection.execute(
-        f"CREATE TABLE {ANSWER}.views.{quote(view.name)} AS SELECT * FROM memory.main.{quote(view.name)}"
-    )
 
 
 def _batch(connection: duckdb.DuckDBPyConnection, into: str, name: str, sql: str, read: str) -> None:
@@ -179,37 +210,48 @@ def _batch(connection: duckdb.DuckDBPyConnection, into: str, name: str, sql: str
         connection.execute("SET search_path = 'main'")
 
 
-def _without_late(
-    connection: duckdb.DuckDBPyConnection,
-    schema: str,
-    source: SourceDecl,
-    late: LateSpec,
-    view: str,
-    accepted: Accepted,
+def _find_late(
+    connection: duckdb.DuckDBPyConnection, view: ViewSpec, late: LateSpec, accepted: Mapping[str, Accepted]
 ) -> None:
-    """A copy of the stream in `schema` without the rows whose window had closed before they came (T1)."""
-    places = quote(f"_s_{source.name}")
+    """The rows of the stream whose window had closed before they came (T1)."""
     ends = connection.execute(
-        f"SELECT _ps_p, _ps_o, {late.end_of_event} FROM (SELECT *, _ps_at AS _ps_event FROM {places})"
+        f"SELECT _ps_p, _ps_o, {late.end_of_event} FROM (SELECT *, _ps_at AS _ps_event FROM "
+        f"{quote('_s_' + late.stream)})"
     )
+    watermarks = accepted[late.stream].watermarks
     found = []
     for partition, offset, end in ends.fetchall():
-        watermark = accepted.watermarks.get((partition, offset))
+        watermark = watermarks.get((partition, offset))
         if watermark is not None and end is not None and end <= watermark:
             found.append((partition, offset))
-    columns = ", ".join(quote(c) for c in source.schema.names)
+    name = late_name(view.name, late.stream)
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (p INTEGER, o BIGINT)")
     connection.register(
         "_late_places",
         pa.table({"p": pa.array([p for p, _ in found], pa.int32()), "o": pa.array([o for _, o in found], pa.int64())}),
     )
-    connection.execute(
-        f"CREATE TABLE {schema}.{quote(source.name)} AS SELECT {columns} FROM {places} AS s "
-        f"ANTI JOIN _late_places AS x ON s._ps_p = x.p AND s._ps_o = x.o"
-    )
+    connection.execute(f"INSERT INTO {name} SELECT * FROM _late_places EXCEPT SELECT * FROM {name}")
     connection.unregister("_late_places")
     if late.counted:
-        rows = [(view, source.name, p, o) for p, o in found]
+        rows = [(view.name, late.stream, p, o) for p, o in found]
         _insert(connection, "late", rows, ("view", "source", "p", "o"))
+
+
+def _mark(connection: duckdb.DuckDBPyConnection, stream: str, accepted: Accepted) -> None:
+    """The stream with the watermark that each row met, for a view that reads rows on time and late ones."""
+    connection.execute("CREATE SCHEMA IF NOT EXISTS _ps")
+    places = list(accepted.watermarks)
+    marks = {
+        "p": pa.array([p for p, _ in places], pa.int32()),
+        "o": pa.array([o for _, o in places], pa.int64()),
+        "wm": pa.array([accepted.watermarks[place] for place in places], pa.timestamp("us")),
+    }
+    connection.register("_marks", pa.table(marks))
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS _ps.{quote('h_' + stream)} AS SELECT s.*, m.wm AS _ps_wm "
+        f"FROM {quote('_s_' + stream)} AS s LEFT JOIN _marks AS m ON s._ps_p = m.p AND s._ps_o = m.o"
+    )
+    connection.unregister("_marks")
 
 
 def main(arguments: list[str]) -> int:

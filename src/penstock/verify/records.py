@@ -37,12 +37,16 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True)
 class Journaled:
-    """One epoch of the journal: what it read of each source, and the clock that stamped what had no append time."""
+    """One epoch of the journal: what it read of each source, and the clock that stamped what had no append time.
+
+    flush: it ended the streams, so that open windows are shown.
+    """
 
     epoch: int
     at_us: int
     ranges: Mapping[str, Mapping[int, Range]]
     versions: Mapping[str, str]
+    flush: bool = False
 
 
 @dataclass(frozen=True)

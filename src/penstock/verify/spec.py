@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class LateSpec:
 class ViewSpec:
     """A view as one batch. late: what it leaves out; scoped: the views below it that must be read without late rows.
 
+    kind: `batch`; or one that the epochs decide, made epoch by epoch: `answered` (rows of a transient stream, by the
+    state of their epoch), `frozen` (windows, by the state of the epoch that closed them; end: SQL over its columns),
+    `step` (a fold; time: SQL over the input's columns). streams: whose watermark closes windows or fires timers.
+    marked: streams of which it reads rows on time and late ones, as `_ps.h_NAME` with `_ps_wm`.
     skipped: why it is not compared, empty where it is.
     """
 
@@ -45,6 +49,11 @@ class ViewSpec:
     late: tuple[LateSpec, ...] = ()
     scoped: tuple[str, ...] = ()
     skipped: str = ""
+    kind: Literal["batch", "answered", "frozen", "step"] = "batch"
+    end: str = ""
+    time: str = ""
+    streams: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,9 @@ class OracleSpec:
 
 def _view(raw: dict[str, Any]) -> ViewSpec:
     late = tuple(LateSpec(**rule) for rule in raw.pop("late"))
-    key, scoped = tuple(raw.pop("key")), tuple(raw.pop("scoped"))
-    return ViewSpec(key=key, scoped=scoped, late=late, **raw)
+    for name in ("key", "scoped", "streams", "marked"):
+        raw[name] = tuple(raw[name])
+    return ViewSpec(late=late, **raw)
 
 
 @dataclass(frozen=True)

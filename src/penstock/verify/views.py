@@ -1,16 +1,30 @@
 """Which views can be compared with a batch, and what the oracle must know of each.
 
-A view is left out only where the batch would ask another question than the view answers; the reason is told to the
-user, for what is not compared is not verified.
+A view whose answer the epochs decide is made again epoch by epoch (`timeline`). One is left out only where even that
+asks another question than the view answers; the reason is told, for what is not compared is not verified.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import sqlglot
 from sqlglot import exp
+from sqlglot.optimizer.qualify import qualify
 
-from penstock.graph import SourceDecl, ViewDecl
-from penstock.plan.blocks import Late, StepBlock
+from penstock.graph import SourceDecl
+from penstock.plan.blocks import (
+    Block,
+    FinalBlock,
+    FlatBlock,
+    GroupedBlock,
+    Late,
+    SourceBlock,
+    StepBlock,
+    UnionBlock,
+    quote,
+)
+from penstock.plan.late import exclude_late
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.url import Url
 from penstock.verify.spec import LateSpec, SourceSpec, ViewSpec
@@ -34,16 +48,42 @@ def view_specs(plan: Plan) -> tuple[ViewSpec, ...]:
     lineage = _Lineage(plan)
     found: dict[str, ViewSpec] = {}
     for view in plan.views:
-        declared = plan.graph.view(view.name)
-        if declared is None:
-            found[view.name] = ViewSpec(view.name, "", (), skipped="a step: its answer depends on the epochs")
-            continue
-        late = tuple((node.name, rule) for node, rule in plan.late_blocks if plan.owner(node.name) == view.name)
-        reason = _why_not(lineage, declared, view, late, found)
-        specs = tuple(_late_spec(plan, rule) for _, rule in late)
-        scoped = tuple(lineage.scoped(view.name)) if late else ()
-        found[view.name] = ViewSpec(view.name, view.oracle, view.key, specs, scoped, reason)
+        spec = _spec(lineage, view)
+        reason = spec.skipped or _below(lineage, spec, found)
+        found[view.name] = replace(spec, skipped=reason)
     return tuple(found.values())
+
+
+def _spec(lineage: _Lineage, view: ViewPlan) -> ViewSpec:
+    plan = lineage.plan
+    block = plan.node(view.node).block
+    if isinstance(block, StepBlock):
+        return _step_spec(lineage, block)
+    late = tuple(rule for node, rule in plan.late_blocks if plan.owner(node.name) == view.name)
+    scoped = tuple(lineage.scoped(view.name)) if late else ()
+    spec = ViewSpec(view.name, view.oracle, view.key, tuple(_late_spec(plan, rule) for rule in late), scoped)
+    if not _alike(lineage, view, late):
+        spec = _marked(lineage, spec, late)
+    if isinstance(block, FinalBlock) and lineage.moves(view.name):
+        return _frozen(plan, spec, block)
+    if block.relation.transient:
+        return _answered(lineage, spec, block)
+    return spec
+
+
+def _below(lineage: _Lineage, spec: ViewSpec, found: dict[str, ViewSpec]) -> str:
+    """Why the view is not compared for the sake of one that it reads; empty if there is no such reason."""
+    for name in lineage.reads[spec.name]:
+        if name in found and found[name].skipped:
+            return f"it reads {name}, which is not compared"
+    if spec.kind == "batch":
+        return ""
+    for name in lineage.below(spec.name):
+        if found[name].marked:
+            return f"it depends on the epochs, and {name} reads rows on time and late ones"
+        if found[name].kind == "batch" and lineage.plan.node(lineage.plan.node_of(name)).block.relation.transient:
+            return f"it depends on the epochs, and {name} sums up a transient stream"
+    return ""
 
 
 def _late_spec(plan: Plan, rule: Late) -> LateSpec:
@@ -51,44 +91,92 @@ def _late_spec(plan: Plan, rule: Late) -> LateSpec:
     return LateSpec(rule.stream, rule.end_of_event, plan.graph.source(rule.relation) is not None)
 
 
-def _why_not(
-    lineage: _Lineage,
-    declared: ViewDecl,
-    view: ViewPlan,
-    late: tuple[tuple[str, Late], ...],
-    found: dict[str, ViewSpec],
-) -> str:
-    """Why the view is not compared; empty if it is."""
-    for name in lineage.reads[view.name]:
-        if name in found and found[name].skipped:
-            return f"it reads {name}, which is not compared"
-    sources = lineage.sources(view.name)
-    passing = [s.name for s in sources if s.transient]
-    if passing:
-        return f"{passing[0]} is transient: its rows are answered once, by the state of their epoch"
-    if declared.emit == "final":
-        frozen = [s.name for s in sources if s.kind == "table" or s.retention is not None]
-        if frozen:
-            return f"its rows are frozen when a window closes, and {frozen[0]} goes on changing"
-    return _late_problem(lineage, view, late)
+# -- views that the epochs decide --------------------------------------------------------------------------------------
 
 
-def _late_problem(lineage: _Lineage, view: ViewPlan, late: tuple[tuple[str, Late], ...]) -> str:
-    """One copy without late rows stands for every reading of a stream: right only where all readings leave out them."""
-    if not late:
-        return ""
-    rules = {(rule.stream, rule.end_of_event) for _, rule in late}
-    streams = {rule.stream for _, rule in late}
+def _step_spec(lineage: _Lineage, block: StepBlock) -> ViewSpec:
+    """A fold over the epochs. Over a filter of a stream, its rows are in the stream's order."""
+    plan, step = lineage.plan, block.step
+    spec = ViewSpec(step.name, "", (), kind="step", time=block.time, streams=block.relation.streams)
+    node = plan.node(block.input)
+    if isinstance(node.block, SourceBlock) or not node.block.relation.hidden:
+        return spec
+    chain = tuple(lineage.scoped(step.name))
+    blocks = [plan.node(plan.node_of(name)).block for name in chain]
+    simple = all(isinstance(b, FlatBlock) and len(b.from_) == 1 for b in blocks)
+    kept = all(s.kind == "stream" and s.retention is None for s in lineage.sources(step.name))
+    if not simple or not kept:
+        reason = f"the order of its changes is that of a stream, and {step.input} joins it or forgets rows of it"
+        return replace(spec, skipped=reason)
+    return replace(spec, scoped=chain)
+
+
+def _frozen(plan: Plan, spec: ViewSpec, block: FinalBlock) -> ViewSpec:
+    """Windows by the state that closed them. The end of a row's window must be told by its columns."""
+    if spec.marked:
+        return replace(spec, skipped="its windows are frozen, and it reads rows on time and late ones")
+    group = plan.node(block.input).block
+    assert isinstance(group, GroupedBlock)
+    for name, sql in group.outputs:
+        # An output is cast to the view's type, which is the type of a timestamp here.
+        bare = sql.removeprefix("CAST(").removesuffix(" AS TIMESTAMP)")
+        if bare.strip('"') == block.window.key:
+            end = f"{quote(name)}::TIMESTAMP + {block.window.length}"
+            return replace(spec, kind="frozen", end=end, streams=block.window.streams)
+        if bare == block.window.end:
+            return replace(spec, kind="frozen", end=f"{quote(name)}::TIMESTAMP", streams=block.window.streams)
+    return replace(spec, skipped="its windows are frozen when they close, and its columns do not tell the window")
+
+
+def _answered(lineage: _Lineage, spec: ViewSpec, block: Block) -> ViewSpec:
+    """Rows that pass are answered by the state of their epoch; a sum of what passes is that over all of it."""
+    plan = lineage.plan
+    reads = lineage.tables[spec.name]
+    passing = [name for name in reads if plan.node(plan.node_of(name)).block.relation.transient]
+    if lineage.answers(block):
+        return replace(spec, kind="answered") if len(passing) == 1 else replace(spec, skipped=_PASSING)
+    if len(reads) == 1 and isinstance(block, GroupedBlock):
+        return spec
+    return replace(spec, skipped=_PASSING)
+
+
+_PASSING = "it joins what passes and sums it up in one query: give the join a view of its own"
+
+
+# -- rows on time, and late ones ---------------------------------------------------------------------------------------
+
+
+def _alike(lineage: _Lineage, view: ViewPlan, late: tuple[Late, ...]) -> bool:
+    """Whether all readings of a stream leave out the same late rows: then one copy without them stands for all."""
+    rules = {(rule.stream, rule.end_of_event) for rule in late}
+    streams = {rule.stream for rule in late}
     names = {*streams, *lineage.scoped(view.name)}
     readings = sum(1 for name in lineage.tables[view.name] if name in names)
     shared = [
-        rule.relation
-        for _, rule in late
+        rule
+        for rule in late
         if lineage.plan.owner(rule.relation) == view.name and lineage.plan.node(rule.relation).consumers > 1
     ]
-    if len(rules) != len(streams) or readings != len(late) or shared:
-        return f"it reads {', '.join(sorted(streams))} in several ways, some of which leave out late rows"
-    return ""
+    return not late or (len(rules) == len(streams) and readings == len(late) and not shared)
+
+
+def _marked(lineage: _Lineage, spec: ViewSpec, late: tuple[Late, ...]) -> ViewSpec:
+    """The text with each windowed SELECT over the stream's rows that are not late for it."""
+    plan = lineage.plan
+    relations = {name.lower(): plan.node(plan.node_of(name)).block.relation for name in lineage.reads[spec.name]}
+    schema: dict[str, object] = {n: {f.name: f.type for f in r.fields} for n, r in relations.items()}
+    parsed = sqlglot.parse_one(spec.sql, dialect="duckdb")
+    qualified = qualify(parsed, schema=schema, dialect="duckdb", validate_qualify_columns=False)
+    assert isinstance(qualified, exp.Query)
+    tree, excluded = exclude_late(qualified, relations)
+    streams = tuple(dict.fromkeys(rule.relation for rule in excluded))
+    windows = sorted((rule.stream, rule.end_of_event) for rule in excluded)
+    if windows != sorted((rule.stream, rule.end_of_event) for rule in late) or any(
+        plan.graph.source(name) is None for name in streams
+    ):
+        told = ", ".join(sorted({rule.stream for rule in late}))
+        return replace(spec, skipped=f"it reads {told} in several ways, some of which leave out late rows")
+    return replace(spec, sql=tree.sql("duckdb"), marked=streams, scoped=())
 
 
 class _Lineage:
@@ -124,6 +212,34 @@ class _Lineage:
             for each in [source] if source is not None else self.sources(read):
                 found[each.name] = each
         return list(found.values())
+
+    def below(self, name: str) -> list[str]:
+        """All views that it reads, through others too."""
+        found: dict[str, None] = {}
+        for read in self.reads.get(name, []):
+            if read in self.reads:
+                found |= {read: None} | dict.fromkeys(self.below(read))
+        return list(found)
+
+    def moves(self, name: str) -> bool:
+        """Whether what a closed window shows would change later if it were not frozen."""
+        steps = {s.name for s in self.plan.graph.steps}
+        return bool(steps & set(self.below(name))) or any(
+            s.kind == "table" or s.retention is not None or s.transient for s in self.sources(name)
+        )
+
+    def answers(self, block: Block) -> bool:
+        """Whether each row of the block comes from one row that passes, by the state of its epoch."""
+        if isinstance(block, UnionBlock):
+            return all(self._passes(name) for name in block.inputs)
+        if not isinstance(block, FlatBlock):
+            return False
+        passing = [i for i in block.from_ if self.plan.node(i.relation).block.relation.transient]
+        return len(passing) == 1 and passing[0].join != "left" and self._passes(passing[0].relation)
+
+    def _passes(self, name: str) -> bool:
+        node = self.plan.node(name)
+        return isinstance(node.block, SourceBlock) or node.view is not None or self.answers(node.block)
 
     def scoped(self, name: str) -> list[str]:
         """The views through which it reads single rows of a stream, inputs first."""
