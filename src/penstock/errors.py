@@ -107,6 +107,7 @@ _codes(
         5: "records cannot be generated from a contract",
         6: "two reports cannot be compared",
         7: "the measurement does not count",
+        8: "the environment of a peer is missing",
     },
 )
 

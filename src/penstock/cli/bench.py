@@ -18,6 +18,7 @@ from penstock.apps.ads.producer import Production
 from penstock.apps.ads.report import ads_report, load_settings
 from penstock.apps.ads.trial import QUIET_S, Trial, clear_workplace
 from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
+from penstock.cli.bench_peers import peers
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
 
@@ -25,7 +26,7 @@ BACKLOG_RATE = 50_000.0
 PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
 
 
-@click.group()
+@click.group(commands=[peers])
 def bench() -> None:
     """Measure an application."""
 
