@@ -71,6 +71,8 @@ def truths(draw: st.DrawFn, most_partitions: int = 3) -> Truth:
 def test_the_truth_lies_between_the_bounds(truth: Truth) -> None:
     found = inclusion(truth.parts, truth.results)
     assert not found.impossible.any()
+    assert (np.diff(found.least, axis=1) >= 0).all()
+    assert (np.diff(found.most, axis=1) >= 0).all()
     for number, lengths in enumerate(truth.reached):
         for part, length in enumerate(lengths):
             assert found.least[part, number] <= length <= found.most[part, number]

@@ -186,18 +186,19 @@ def test_the_schedule_is_believed_before_the_event_time(one: Bench, monkeypatch:
     assert one.calculate(monkeypatch).measured.event.total == 200_000 + 100_000
 
 
-def test_late_events_have_no_latency_and_are_counted(one: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The watermark is 15.1 s - 5 s when the third event comes: its window is closed."""
-    one.event(0, "1000", 1000)
-    one.event(0, "15100", 15100, campaign=2)
-    one.event(0, "2000", 15101)
-    one.result("1500", 1, 0, 1000)
+def test_late_events_have_no_latency_and_are_counted(two: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watermark of partition 0 is 15.1 s - 5 s when its second event comes: the window is closed. Not so in 1."""
+    two.event(0, "15100", 15100, campaign=2)
+    two.event(0, "2000", 15101)
+    two.event(1, "3000", 15101)
+    two.result("15200", 1, 0, 15101)
     later = {"window_start": END, "window_end": "2026-09-21T14:13:40"}
-    one.result("15200", 1, 0, 15100, campaign=2, **later)
-    found = one.calculate(monkeypatch)
+    two.result("15300", 1, 0, 15100, campaign=2, **later)
+    found = two.calculate(monkeypatch)
     assert found.verdict.right, found.verdict.reasons()
     assert found.verdict.late == 1
-    assert found.measured.event.total == 500_000 + 100_000
+    assert found.measured.event.count == 2
+    assert found.measured.event.total == found.measured.event_least.total == 12_200_000 + 200_000
     report = ads_report(outcome_of(found), {}, "By hand")
     assert [row[:6] for row in report.tables[0].rows] == [("14:13:20", 1, 1, 0, 0, 1), ("14:13:30", 1, 1, 0, 0, 0)]
 

@@ -155,7 +155,7 @@ def number(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    size = abs(value)
+    size = abs(float(f"{value:.3g}"))
     if size >= 100 or value == 0:
         return f"{value:,.0f}"
     return f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}"
@@ -202,8 +202,8 @@ def _path(values: Sequence[float | None], y: Axis) -> str:
 def _bars(bins: Iterable[tuple[int, int, int]]) -> dict[int, int]:
     """Counts by twentieth of a decade of microseconds; everything below 10 microseconds goes into the first."""
     bars: dict[int, int] = {}
-    for low, _, count in bins:
-        place = max(FIRST_PLACE, math.floor(math.log10(max(low, 1)) * BARS_PER_DECADE + 1e-9))
+    for low, high, count in bins:
+        place = max(FIRST_PLACE, math.floor(math.log10(max((low + high) / 2, 1)) * BARS_PER_DECADE + 1e-9))
         bars[place] = bars.get(place, 0) + count
     return bars
 
