@@ -285,6 +285,45 @@ UNSTATED = tuple(
         _one("lag_ties", "SELECT k, n, lag(k) OVER (ORDER BY n) AS l, first_value(a) OVER (ORDER BY n) AS f FROM t"),
         _one("top_per_group", "SELECT k, x FROM m QUALIFY row_number() OVER (PARTITION BY k ORDER BY x) = 1"),
         _one("distinct_on_ties", "SELECT DISTINCT ON (n) n, k, a FROM t"),
+        _one("list_over", "SELECT k, x, list(x) OVER (PARTITION BY k) AS l FROM m"),
+        _one(
+            "string_agg_over",
+            "SELECT n, string_agg(a, ',') OVER (PARTITION BY n ORDER BY k % 2 DESC) AS s, "
+            "list(a) FILTER (WHERE k > 0) OVER (ORDER BY n) AS l FROM t",
+        ),
+        _one(
+            "values_over_peers",
+            "SELECT n, first_value(a) OVER w AS f, last_value(k) OVER w AS l, "
+            "nth_value(k, 2 IGNORE NULLS) OVER w AS n2, any_value(k) OVER (PARTITION BY n) AS y FROM t "
+            "WINDOW w AS (ORDER BY n DESC)",
+        ),
+        _one("arg_max_over", "SELECT n, arg_max(k, a) OVER (PARTITION BY n) AS m, mode(a) OVER () AS o FROM t"),
+        _one(
+            "list_of_rows", "SELECT k, list(k) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS l FROM t"
+        ),
+        _one("lead_by_range", "SELECT k, lead(k, 2, -1) OVER (ORDER BY n RANGE UNBOUNDED PRECEDING) AS l FROM t"),
+        _one("ntile_ties", "SELECT k, ntile(2) OVER (PARTITION BY x ORDER BY k) AS n, x FROM m"),
+        _one(
+            "row_number_of_groups",
+            "SELECT x, count(*) AS c, row_number() OVER (ORDER BY count(*)) AS n FROM m GROUP BY ALL",
+        ),
+        _one(
+            "row_number_of_rollup",
+            "SELECT k, x, sum(x) AS c, row_number() OVER (ORDER BY sum(x)) AS n FROM m GROUP BY ROLLUP (k, x)",
+        ),
+        _one(
+            "row_number_over_subquery", "SELECT q.k, row_number() OVER () AS n FROM (SELECT k FROM m WHERE x = 1) AS q"
+        ),
+        _one(
+            "row_number_correlated", "SELECT row_number() OVER () AS n, (SELECT a FROM t WHERE t.k = m.x) AS a FROM m"
+        ),
+        _one("limit_star", 'SELECT * FROM (PIVOT m ON x IN (0, 1) USING count(*)) AS p ORDER BY "0" LIMIT 2'),
+        _one(
+            "array_subquery",
+            "SELECT t.k, ARRAY(SELECT m.x FROM m WHERE m.k = t.n) AS l, ARRAY(SELECT x FROM m) AS a FROM t",
+        ),
+        _one("asof_ties", "SELECT t.k, s.v, s.g FROM t ASOF JOIN s ON t.n = s.k AND t.k >= s.v"),
+        _one("asof_left_ties", "SELECT s.v, t.n AS tn, t.a, t.k AS tk FROM s ASOF LEFT JOIN t ON s.v >= t.n"),
         _one("running_rows", "SELECT k, sum(k) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING) AS s FROM t"),
     )
 )

@@ -52,6 +52,12 @@ def test_families_of_views_are_their_batch_queries(case: Case) -> None:
     hold_law(case, 6)
 
 
+@pytest.mark.parametrize("case", [c for c in UNSTATED if "asof" in c.name], ids=str)
+def test_v4_an_asof_join_tells_rows_that_tie_apart(case: Case) -> None:
+    for seed in range(1, 4):
+        check(case, dense(case.sources, seed))
+
+
 @pytest.mark.parametrize("case", SEVERAL, ids=str)
 def test_views_over_views_are_their_batch_queries(case: Case) -> None:
     hold_law(case, 6)

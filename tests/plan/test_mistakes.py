@@ -83,6 +83,37 @@ VIEWS = (
     Mistake("SELECT k\nFROM s\nWHERE random() < 1", "PS-DECL-008", "random", 3, 7),
     Mistake("SELECT k FROM s WHERE at > get_current_timestamp()", "PS-DECL-008", "clock"),
     Mistake("SELECT nextval('x') AS n FROM s", "PS-DECL-008", "nextval"),
+    Mistake("SELECT k\nFROM s\nUSING SAMPLE 2 ROWS", "PS-DECL-008", "sample", 3, 7),
+    Mistake("SELECT k FROM s\nTABLESAMPLE 10%", "PS-DECL-008", "sample", 2, 1),
+    Mistake("SELECT k FROM s TABLESAMPLE reservoir(2)", "PS-DECL-008", "sample", 1, 17),
+    Mistake("SELECT s.k, t.name FROM s\n  POSITIONAL JOIN t", "PS-DECL-008", "number the rows", 2, 3),
+    Mistake("SELECT rowid AS r FROM t", "PS-DECL-008", "rowid", 1, 8),
+    Mistake("SELECT k,\n t.rowid AS r FROM t", "PS-DECL-008", "rowid", 2, 4),
+    Mistake("SELECT k FROM t WHERE rowid < 2", "PS-DECL-008", "rowid", 1, 23),
+    Mistake("SELECT reservoir_quantile(v, 0.5) AS q FROM s", "PS-DECL-008", "reservoir_quantile", 1, 8),
+    Mistake("SELECT json_group_array(v) AS q FROM s", "PS-DECL-008", "to_json(list(x ORDER BY x))", 1, 8),
+    Mistake("SELECT age(at) AS a FROM s", "PS-DECL-008", "clock", 1, 8),
+    Mistake("SELECT ago(INTERVAL '1 day') AS a FROM s", "PS-DECL-008", "clock", 1, 8),
+    Mistake("SELECT localtimestamp AS a FROM s", "PS-DECL-008", "clock", 1, 8),
+    Mistake("SELECT current_user AS a FROM s", "PS-DECL-008", "current_user", 1, 8),
+    Mistake("SELECT version() AS a FROM s", "PS-DECL-008", "version", 1, 8),
+    Mistake("SELECT current_setting('TimeZone') AS a FROM s", "PS-DECL-008", "current_setting", 1, 8),
+    Mistake("SELECT fill(v) OVER (ORDER BY k) AS f FROM s", "PS-DECL-008", "lag and lead", 1, 8),
+    Mistake(
+        "SELECT sum(v) OVER (ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW\nEXCLUDE TIES) AS f FROM s",
+        "PS-DECL-008",
+        "EXCLUDE CURRENT ROW",
+        2,
+        1,
+    ),
+    Mistake(
+        "SELECT s.k, t.name FROM s ASOF JOIN t ON s.word || t.name = 'x' AND s.k >= t.k", "PS-DECL-008", "tie", 1, 27
+    ),
+    Mistake("SELECT * FROM (SUMMARIZE s)", "PS-DECL-008", "rows", 1, 16),
+    Mistake("SELECT * FROM duckdb_settings()", "PS-DECL-003", "not declared", 1, 15),
+    Mistake("SELECT * FROM query_table('s')", "PS-DECL-003", "not declared", 1, 15),
+    Mistake("SELECT * FROM s,\n  glob('*')", "PS-DECL-003", "not declared", 2, 3),
+    Mistake("SELECT * FROM '/etc/passwd'", "PS-DECL-003", "not declared", 1, 15),
     Mistake("SELECT k AS _op FROM s", "PS-DECL-001", "_op"),
     Mistake("SELECT k AS _ps_k FROM s", "PS-DECL-001", "_ps_k"),
     Mistake("SELECT k AS rowid FROM s", "PS-DECL-001", "rowid"),
@@ -107,7 +138,7 @@ VIEWS = (
         1,
         8,
     ),
-    Mistake("SELECT * FROM read_csv('/etc/passwd')", "", ""),
+    Mistake("SELECT * FROM read_csv('/etc/passwd')", "PS-DECL-003", "not declared", 1, 15),
 )
 
 
@@ -234,3 +265,21 @@ def test_v1_a_decimal_without_digits_is_refused() -> None:
 
     (error,) = mistakes(lambda p: p.stream("m", Money))
     assert "price" in str(error)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT age(at, at) AS a FROM s",
+        "SELECT range AS n FROM range(3)",
+        "SELECT s.k, u.unnest AS n FROM s, unnest([1, 2]) AS u",
+        "SELECT s.k, j.value AS v FROM s, json_each(s.word::JSON) AS j",
+        "SELECT rank() OVER (ORDER BY v) AS r, sum(v) OVER (ORDER BY k) AS t FROM s",
+        "SELECT sum(v) OVER (ORDER BY k ROWS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW) AS f FROM s",
+    ],
+)
+def test_what_follows_from_the_rows_is_not_refused(sql: str) -> None:
+    pipeline = ps.Pipeline("p")
+    base(pipeline)
+    pipeline.view("x", sql)
+    pipeline.open().close()

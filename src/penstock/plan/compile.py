@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
-from sqlglot.optimizer.qualify import qualify
 
 from penstock.declaration_checks import RESERVED_COLUMNS
 from penstock.errors import DeclarationError, DeclarationErrors
@@ -21,8 +20,10 @@ from penstock.plan.decompose import compile_query, refresh_block
 from penstock.plan.definite import make_definite
 from penstock.plan.made import Made
 from penstock.plan.order import in_order
-from penstock.plan.parse import DIALECT, Query, place_in
+from penstock.plan.ordering import Indefinite
+from penstock.plan.parse import DIALECT, Query, place_in, place_of_word
 from penstock.plan.plan import Plan, ViewPlan
+from penstock.plan.qualification import Unqualified, qualified, quiet
 from penstock.plan.sources import add_source
 from penstock.plan.storage import decide_storage
 
@@ -38,7 +39,12 @@ def compile_plan(graph: Graph, binder: Binder, *, in_memory: bool) -> Plan:
     Raises:
         DeclarationErrors: everything that is wrong, in the order of the file.
     """
-    made = Made(graph, binder)
+    with quiet():
+        return _compile(Made(graph, binder), in_memory=in_memory)
+
+
+def _compile(made: Made, *, in_memory: bool) -> Plan:
+    graph = made.graph
     for source in sorted(graph.sources, key=lambda s: _KINDS.index(s.kind)):
         with made.collecting():
             add_source(made, source)
@@ -68,7 +74,7 @@ def _add_view(made: Made, query: Query) -> None:
         if view.strategy == "refresh":
             raise Opaque("pinned by the declaration")
         result = compile_query(made, tree, inner, fields)
-    except (Opaque, BindProblem, SqlglotError) as reason:
+    except (Opaque, BindProblem, Unqualified, SqlglotError) as reason:
         for name in set(made.blocks) - before:
             made.drop(name)
         why = reason.message.split("\n")[0] if isinstance(reason, BindProblem) else str(reason)
@@ -115,22 +121,39 @@ def _bind(made: Made, query: Query) -> tuple[Field, ...]:
 
 
 def _definite(made: Made, query: Query, fields: tuple[Field, ...]) -> tuple[exp.Query, tuple[str, ...]]:
-    """The qualified tree made definite; where qualification fails, the user's own tree."""
-    schema = made.schema()
+    """The qualified tree made definite; where qualification or binding fails, the user's own tree made definite."""
+    trees: list[exp.Query] = [query.tree]
     try:
-        tree = qualify(query.tree.copy(), schema=schema, dialect=DIALECT, validate_qualify_columns=False)
+        tree = qualified(query.tree, made.schema())
         described = made.binder.describe(tree.sql(DIALECT))
-        if [f.type for f in described] != [f.type for f in fields]:
-            tree = query.tree
-    except (SqlglotError, BindProblem):
-        tree = query.tree
-    definite, notes = make_definite(tree)
-    if notes:
+        if [f.type for f in described] == [f.type for f in fields]:
+            trees.insert(0, tree)
+    except (Unqualified, BindProblem):
+        trees = [query.tree]
+    notes: tuple[str, ...] = ()
+    for tree in trees:
         try:
-            made.binder.describe(definite.sql(DIALECT))
+            definite, notes = make_definite(tree)
+            if notes:
+                made.binder.describe(definite.sql(DIALECT))
+        except Indefinite as problem:
+            raise _indefinite(query, problem.message, problem.word, problem.hint) from None
         except BindProblem:
-            return query.tree, ()
-    return definite, notes  # type: ignore[return-value]
+            continue
+        return definite, notes  # type: ignore[return-value]
+    hint = "leave no order open: LIMIT after ORDER BY all columns, list(x ORDER BY x), OVER (... ORDER BY a unique key)"
+    raise _indefinite(query, "rows are picked or listed in an order that is not stated", "", hint, "; ".join(notes))
+
+
+def _indefinite(query: Query, message: str, word: str, hint: str, got: str = "") -> DeclarationError:
+    return DeclarationError(
+        "PS-DECL-008",
+        f"view {query.view.name}: {message}",
+        where=place_of_word(query.view.where, query.text, word) if word else query.view.where,
+        expected="one answer, whatever order the rows are read in",
+        got=got or word,
+        hint=hint,
+    )
 
 
 def _final(made: Made, view: ViewDecl, relation: Relation) -> Relation:

@@ -7,13 +7,13 @@ an inner query then becomes a refresh of its own, so that the outer one need not
 from __future__ import annotations
 
 from sqlglot import exp
-from sqlglot.optimizer.qualify import qualify
 
 from penstock.plan.blocks import Field, RefreshBlock, Relation, UnionBlock, quote
 from penstock.plan.clauses import Opaque
 from penstock.plan.late import exclude_late
 from penstock.plan.made import Made
 from penstock.plan.parse import DIALECT
+from penstock.plan.qualification import qualified
 from penstock.plan.select import compile_select
 
 
@@ -116,8 +116,8 @@ def _union(made: Made, tree: exp.Union, name: str, fields: tuple[Field, ...]) ->
         ).from_(exp.Subquery(this=part.copy(), alias=exp.TableAlias(this=exp.to_identifier("b", quoted=True))))
         if len({o.name.lower() for o in own}) != len(own):
             raise Opaque("a UNION branch with two columns of one name")
-        qualified = qualify(renamed, dialect=DIALECT, schema=made.schema(), validate_qualify_columns=False)
-        parts.append(compile_query(made, qualified, f"{name}$branch_{number}", fields))
+        select = qualified(renamed, made.schema())
+        parts.append(compile_query(made, select, f"{name}$branch_{number}", fields))
     distinct = bool(tree.args.get("distinct"))
     all_name = f"{name}$all" if distinct else name
     relation = Relation(
@@ -133,8 +133,7 @@ def _union(made: Made, tree: exp.Union, name: str, fields: tuple[Field, ...]) ->
     made.relations[all_name.lower()] = relation
     made.binder.add(all_name, fields)
     everything = exp.select(*(quote(f.name) for f in fields), dialect=DIALECT).distinct().from_(quote(all_name))
-    qualified = qualify(everything, dialect=DIALECT, schema=made.schema(), validate_qualify_columns=False)
-    return compile_query(made, qualified, name, fields)
+    return compile_query(made, qualified(everything, made.schema()), name, fields)
 
 
 def _branches(tree: exp.Query, distinct: bool) -> list[exp.Query]:

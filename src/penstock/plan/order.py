@@ -8,6 +8,7 @@ from penstock.errors import DeclarationError, Error, Where
 from penstock.pipeline import StepDecl
 from penstock.plan.made import Made
 from penstock.plan.parse import Query, parse_view, place_in
+from penstock.plan.volatile import refuse_volatile
 
 
 def in_order(made: Made) -> list[Query | StepDecl]:
@@ -16,7 +17,9 @@ def in_order(made: Made) -> list[Query | StepDecl]:
     queries: dict[str, Query | StepDecl] = {step.name.lower(): step for step in graph.steps}
     for view in graph.views:
         try:
-            queries[view.name.lower()] = parse_view(view, graph, volatile)
+            query = parse_view(view, graph)
+            refuse_volatile(query, volatile)
+            queries[view.name.lower()] = query
         except Error as problem:
             made.errors.append(problem)
     declared = [s.name for s in graph.sources] + [v.name for v in graph.views] + [s.name for s in graph.steps]

@@ -1,4 +1,4 @@
-"""From a view's text to a syntax tree: parameters, references, volatile functions, unstated order.
+"""From a view's text to a syntax tree: parameters, the names it reads, places in the user's file.
 
 The text is kept: `Query.text` is what the user wrote with parameters filled in. Places in errors are places in the
 user's file.
@@ -20,14 +20,6 @@ from penstock.pipeline import Graph, ParameterDecl, ViewDecl
 from penstock.plan.blocks import literal
 
 DIALECT = "duckdb"
-CLOCKS = (
-    exp.CurrentTimestamp,
-    exp.CurrentDate,
-    exp.CurrentTime,
-    exp.CurrentDatetime,
-    exp.Localtime,
-    exp.Localtimestamp,
-)
 
 
 @dataclass(frozen=True)
@@ -40,16 +32,15 @@ class Query:
     relations: tuple[str, ...]
 
 
-def parse_view(view: ViewDecl, graph: Graph, volatile: frozenset[str]) -> Query:
+def parse_view(view: ViewDecl, graph: Graph) -> Query:
     """The view's query.
 
     Raises:
-        DeclarationError: PS-DECL-006 (syntax), PS-DECL-008 (volatile), PS-DECL-015 (unknown parameter), with the place.
+        DeclarationError: PS-DECL-006 (syntax), PS-DECL-015 (unknown parameter), with the place.
     """
     text = quote_at(fill_parameters(view.sql, graph, view.where, f"view {view.name}"))
     _refuse_windows_to_come(text, view)
     tree = _parse(text, view)
-    _refuse_volatile(tree, text, view, volatile)
     return Query(view, text, tree, _relations(tree))
 
 
@@ -76,7 +67,7 @@ def fill_parameters(text: str, graph: Graph, where: Where, what: str = "the decl
             raise DeclarationError(
                 "PS-DECL-015",
                 f"{what}: parameter ${name.text} is not declared",
-                where=_place_of(where, text, sign.start),
+                where=place_of(where, text, sign.start),
                 expected=", ".join(f"${p}" for p in sorted(declared)) or "a declared parameter",
                 got=f"${name.text}",
             )
@@ -172,29 +163,10 @@ def _refuse_windows_to_come(text: str, view: ViewDecl) -> None:
             raise Unsupported(
                 "PS-PLAN-001",
                 f"view {view.name}: {token.text.lower()}(...) windows cannot be held yet",
-                where=_place_of(view.where, text, token.start),
+                where=place_of(view.where, text, token.start),
                 expected="tumbling windows: time_bucket(INTERVAL ..., event time) or date_trunc(unit, event time)",
                 got=f"{token.text}(",
             )
-
-
-def _refuse_volatile(tree: exp.Expr, text: str, view: ViewDecl, volatile: frozenset[str]) -> None:
-    for node in tree.find_all(exp.Func, exp.Column):
-        names = function_names(node) if isinstance(node, exp.Func) else {node.name.lower()} & {"current_timestamp"}
-        clock = isinstance(node, CLOCKS) or bool(names & {"now", "today", "current_date", "get_current_timestamp"})
-        if not clock and not names & volatile:
-            continue
-        shown = node.sql(DIALECT)
-        raise DeclarationError(
-            "PS-DECL-008",
-            f"view {view.name}: {shown} gives another answer each time",
-            where=_place_of_word(view.where, text, shown.split("(", 1)[0]),
-            expected="functions whose result follows from their arguments",
-            got=shown,
-            hint="declare a clock (pipeline.clock('clock', '1s')) and join it"
-            if clock
-            else "put the value into the rows at the source",
-        )
 
 
 def function_names(node: exp.Func) -> set[str]:
@@ -212,12 +184,13 @@ def _relations(tree: exp.Expr) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _place_of(where: Where, text: str, position: int) -> Where:
+def place_of(where: Where, text: str, position: int) -> Where:
     """The place in the user's file of a position in a view's text."""
     line_start = text.rfind("\n", 0, position) + 1
     return place_in(where, text, text.count("\n", 0, position) + 1, position - line_start + 1)
 
 
-def _place_of_word(where: Where, text: str, word: str) -> Where:
+def place_of_word(where: Where, text: str, word: str) -> Where:
+    """The place of the first token that is `word`; `where` itself if there is none."""
     found = next((t for t in sqlglot.tokenize(text, dialect=DIALECT) if t.text.lower() == word.lower()), None)
-    return _place_of(where, text, found.start) if found is not None else where
+    return place_of(where, text, found.start) if found is not None else where
