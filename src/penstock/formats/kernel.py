@@ -33,12 +33,12 @@ _DASHES_3, _IN_3, _ZERO_3 = _U(0x2D000000002D0000), _U(0xFF00000000FF0000), _U(0
 
 
 @njit(inline="always")
-def _digits(word):  # type: ignore[no-untyped-def]
+def _digits(word):
     return (((word + _FROM_0) & ~(word + _PAST_9)) & ~word & _HIGH) == _HIGH
 
 
 @njit(inline="always")
-def _hexadecimal(word):  # type: ignore[no-untyped-def]
+def _hexadecimal(word):
     lower = word | _LOWER
     digit = (word + _FROM_0) & ~(word + _PAST_9)
     letter = (lower + _FROM_A) & ~(lower + _PAST_F)
@@ -46,7 +46,7 @@ def _hexadecimal(word):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _number(word):  # type: ignore[no-untyped-def]
+def _number(word):
     """Eight digits as their number: neighbours are added in pairs, then fours, then eights."""
     word = word - _ZEROS
     word = (word * _U(10)) + (word >> _U(8))
@@ -56,7 +56,7 @@ def _number(word):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _is_uuid(words, at):  # type: ignore[no-untyped-def]
+def _is_uuid(words, at):
     second, third = words[at + 8], words[at + 16]
     if (second & _IN_2) != _DASHES_2 or (third & _IN_3) != _DASHES_3:
         return False
@@ -65,17 +65,17 @@ def _is_uuid(words, at):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _is_digit(byte):  # type: ignore[no-untyped-def]
+def _is_digit(byte):
     return 48 <= byte <= 57
 
 
 @njit(inline="always")
-def _is_hexadecimal(byte):  # type: ignore[no-untyped-def]
+def _is_hexadecimal(byte):
     return 48 <= byte <= 57 or 97 <= (byte | 32) <= 102
 
 
 @njit
-def _is_ipv4(data, at, end):  # type: ignore[no-untyped-def]
+def _is_ipv4(data, at, end):
     for part in range(4):
         if part > 0:
             if at >= end or data[at] != 46:
@@ -91,7 +91,7 @@ def _is_ipv4(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _is_ipv6(data, at, end):  # type: ignore[no-untyped-def]
+def _is_ipv6(data, at, end):
     groups, gap = 0, False
     if end - at < 2:
         return False
@@ -130,7 +130,7 @@ def _is_ipv6(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _same(words, at, wanted, masks, first, last):  # type: ignore[no-untyped-def]
+def _same(words, at, wanted, masks, first, last):
     for place in range(first, last):
         if (words[at] & masks[place]) != wanted[place]:
             return False
@@ -139,7 +139,7 @@ def _same(words, at, wanted, masks, first, last):  # type: ignore[no-untyped-def
 
 
 @njit
-def _number_end(data, at, end):  # type: ignore[no-untyped-def]
+def _number_end(data, at, end):
     """Behind a JSON number, or -1."""
     if data[at] == 45:
         at += 1
@@ -168,7 +168,7 @@ def _number_end(data, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _literal(words, at):  # type: ignore[no-untyped-def]
+def _literal(words, at):
     """The length of `true`, `false` or `null` that begins here; 0 for none."""
     four = words[at] & _U(0xFFFFFFFF)
     if four == _U(0x65757274) or four == _U(0x6C6C756E):
@@ -194,13 +194,13 @@ _SIGNATURE = int64(
 
 
 @njit(void(Array(uint64, 2, "A", aligned=False), int64, int64, _WORDS, int64, int64), inline="always")
-def _copy(texts, slot, to, words, start, length):  # type: ignore[no-untyped-def]
+def _copy(texts, slot, to, words, start, length):
     for step in range(0, length, 8):
         texts[slot, to + step] = words[start + step]
 
 
 @njit(_SIGNATURE, nogil=True, cache=True)
-def prove(  # type: ignore[no-untyped-def]
+def prove(
     data,
     words,
     ends,

@@ -53,9 +53,9 @@ class Delta:
 class EpochScope:
     """What the blocks of one epoch share.
 
-    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    started: joins whose delta is a table already. guarded: sources in which a record may be malformed, parsed by the
-    slower statement.
+    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now. threads: of
+    the database. started: joins whose delta is a table already. guarded: sources in which a record may be malformed,
+    parsed by the slower statement.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -66,6 +66,7 @@ class EpochScope:
     before: Mapping[str, int | None]
     after: Mapping[str, int | None]
     late: frozenset[str]
+    threads: int = 1
     deltas: dict[str, Delta] = field(default_factory=dict)
     keyed: dict[str, Delta] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)

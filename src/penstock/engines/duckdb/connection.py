@@ -60,3 +60,9 @@ def first_row(result: duckdb.DuckDBPyConnection) -> tuple[Any, ...] | None:
     """The first row of a result, which is read to its end: DuckDB 2.0 takes no other call before that."""
     rows = result.fetchall()
     return rows[0] if rows else None
+
+
+def thread_count(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many threads the database uses."""
+    row = first_row(connection.execute("SELECT current_setting('threads')"))
+    return int(row[0]) if row else 1

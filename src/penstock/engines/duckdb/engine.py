@@ -14,7 +14,7 @@ from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import carry, letters, state
 from penstock.engines.duckdb.binder import DuckBinder
-from penstock.engines.duckdb.connection import connect, first_row
+from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.outbox import fetch
@@ -73,6 +73,7 @@ class DuckState:
             {s.name: self._node(s.view) for s in plan.graph.sinks},
             {v.name: v.node for v in plan.views} if collect else {},
             {s.source.name: columns_read(plan, s) for s in plan.sources},
+            thread_count(self._connection),
         )
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}

@@ -37,12 +37,13 @@ AFTER_COMMIT = failpoints.register("epoch.after_commit", "the epoch is committed
 class Wanted:
     """Whose changes are fetched: sinks (through the outbox) and views (for a session).
 
-    columns: of each source, the columns that are read at all (None: all of them).
+    columns: of each source, the columns that are read at all (None: all of them). threads: of the database.
     """
 
     sinks: Mapping[str, str]
     views: Mapping[str, str]
     columns: Mapping[str, frozenset[str] | None]
+    threads: int
 
 
 def run_epoch(
@@ -89,7 +90,7 @@ def _attempt(
     moved.flushed = given.flush
     connection.execute("BEGIN")
     try:
-        run = _Run(connection, plan, decoders, moved, given, guarded, wanted.columns)
+        run = _Run(connection, plan, decoders, moved, given, guarded, wanted)
         run.sources()
         run.blocks()
         changes, views = run.changes(wanted, delivered)
@@ -134,7 +135,7 @@ class _Run:
         progress: Progress,
         given: EpochInput,
         guarded: frozenset[str],
-        columns: Mapping[str, frozenset[str] | None],
+        wanted: Wanted,
     ) -> None:
         self.connection, self.plan, self.decoders, self.progress, self.given = (
             connection,
@@ -156,10 +157,11 @@ class _Run:
             before,
             before,
             frozenset(),
+            wanted.threads,
             contents=contents,
             guarded=guarded,
             correction=self.correction,
-            columns=columns,
+            columns=wanted.columns,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}

@@ -19,7 +19,6 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, RawBatch, TypedBatch
 from penstock.contract.schema import Verdict
 from penstock.engines.base import SourceInput
-from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
@@ -38,6 +37,17 @@ class Ingested:
     letters: list[Letter] = field(default_factory=list)
     largest_us: dict[int, int] = field(default_factory=dict)
     smallest_us: int | None = None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a source is judged. guarded: no record can make the statement fail. columns: those that are read later (None:
+    all). threads: of the database. keys: the key of each reference."""
+
+    guarded: bool
+    columns: frozenset[str] | None
+    threads: int
+    keys: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -77,19 +87,17 @@ def ingest(
     block: SourceBlock,
     decoder: Decoder,
     given: SourceInput,
-    *,
-    guarded: bool = True,
-    columns: frozenset[str] | None = None,
+    judging: Judging,
 ) -> Ingested:
     """Judge all records of one source in one epoch. Leaves the temporary table `judged_name`.
 
     Raises:
-        MalformedRecords: not `guarded`, and a record cannot be parsed; the transaction is lost.
+        MalformedRecords: not `judging.guarded`, and a record cannot be parsed; the transaction is lost.
     """
     source = block.source
     batches = [b for b in given.batches if b.rows]
     judged = quote(judged_name(source.name))
-    _judge(connection, source, decoder, batches, guarded=guarded, columns=columns)
+    _judge(connection, source, decoder, batches, judging)
     statistics = connection.execute(
         f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
         f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
@@ -110,25 +118,33 @@ def ingest(
     return result
 
 
+# Above so many rows the optimizer's guess costs more than it saves: it takes what Python registers for one row.
+_MANY_ROWS = 10_000
+_REORDERING = "join_order,build_side_probe_side"
+
+
 def _judge(
     connection: duckdb.DuckDBPyConnection,
     source: SourceDecl,
     decoder: Decoder,
     batches: Sequence[Batch],
-    *,
-    guarded: bool,
-    columns: frozenset[str] | None,
+    judging: Judging,
 ) -> None:
-    keys = source.schema.foreign_keys
-    needed = columns | {name for key in keys for name in key.columns} if columns is not None else None
-    select, registered = _select(connection, source, decoder, batches, guarded=guarded, needed=needed)
+    foreign = {name for key in source.schema.foreign_keys for name in key.columns}
+    needed = judging.columns | foreign if judging.columns is not None else None
+    select, registered = _select(connection, source, decoder, batches, judging, needed)
+    many = sum(batch.rows for batch in batches) > _MANY_ROWS
+    if many:
+        connection.execute(f"SET disabled_optimizers = '{_REORDERING}'")
     try:
-        connection.execute(_judged_sql(source, select, needed=needed, columns=columns))
+        connection.execute(_judged_sql(source, select, judging, needed))
     except duckdb.Error as problem:
-        if guarded:
+        if judging.guarded:
             raise
         raise MalformedRecords(source.name) from problem
-    # Only here: in an aborted transaction DuckDB 2.0 refuses this too, and the next `register` replaces it anyway.
+    # Only here: an aborted transaction refuses both, and the next attempt comes by here.
+    if many:
+        connection.execute("RESET disabled_optimizers")
     for name in registered:
         connection.unregister(name)
 
@@ -138,8 +154,7 @@ def _select(
     source: SourceDecl,
     decoder: Decoder,
     batches: Sequence[Batch],
-    *,
-    guarded: bool,
+    judging: Judging,
     needed: frozenset[str] | None,
 ) -> tuple[str, list[str]]:
     """The SELECT that judges the batches, and the relations registered for it.
@@ -147,15 +162,15 @@ def _select(
     The compiled kernel goes first, where it is loaded; the records that it doubts are few and judged guarded at once.
     """
     raw, proven = raw_name(source.name), f"_ps_proven_{source.name}"
-    split = decoder.prove(batches, columns=needed, threads=_threads(connection))
+    split = decoder.prove(batches, columns=needed, threads=judging.threads)
     if split is None:
         connection.register(raw, decoder.stage(batches))
-        return decoder.select(quote(raw), guarded=guarded, columns=needed), [raw]
+        return decoder.select(quote(raw), guarded=judging.guarded, columns=needed), [raw]
     parts, registered = [], []
     if split.proven.num_rows or not split.doubtful:
         connection.register(proven, split.proven)
         registered.append(proven)
-        parts.append(decoder.select_proven(quote(proven), guarded=guarded, columns=needed))
+        parts.append(decoder.select_proven(quote(proven), guarded=judging.guarded, columns=needed))
     if split.doubtful:
         connection.register(raw, decoder.stage(split.doubtful))
         registered.append(raw)
@@ -163,18 +178,13 @@ def _select(
     return " UNION ALL ".join(parts), registered
 
 
-def _threads(connection: duckdb.DuckDBPyConnection) -> int:
-    row = first_row(connection.execute("SELECT current_setting('threads')"))
-    return int(row[0]) if row else 1
-
-
-def _judged_sql(
-    source: SourceDecl, select: str, *, needed: frozenset[str] | None, columns: frozenset[str] | None
-) -> str:
+def _judged_sql(source: SourceDecl, select: str, judging: Judging, needed: frozenset[str] | None) -> str:
     judged = quote(judged_name(source.name))
+    # what only the judging reads is not kept
+    spare = ["_ps_t"] if source.kind == "table" else ["_ps_t", "_ps_op"]
     keys = source.schema.foreign_keys
     if not keys:
-        return f"CREATE OR REPLACE TEMP TABLE {judged} AS {select}"
+        return f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT * EXCLUDE ({column_list(spare)}) FROM ({select})"
     joins, conditions, flags = [], [], []
     for number, key in enumerate(keys):
         alias = f"r{number}"
@@ -183,15 +193,18 @@ def _judged_sql(
             f"v.{quote(mine)} = {alias}.{quote(theirs)}"
             for mine, theirs in zip(key.columns, key.reference_columns, strict=True)
         )
+        its_key = judging.keys.get(key.reference, ())
+        distinct = "" if its_key and set(its_key) <= set(key.reference_columns) else "DISTINCT "
         joins.append(
-            f"LEFT JOIN (SELECT DISTINCT {theirs_all}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON "
+            f"LEFT JOIN (SELECT {distinct}{theirs_all}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON "
             f"{matches}"
         )
         nulls = " OR ".join(f"v.{quote(c)} IS NULL" for c in key.columns)
         found = f"({alias}._ps_hit IS NOT NULL OR {nulls})"
         conditions.append(found)
         flags.append(f"{found} AS _ps_fk{number}")
-    left_out = column_list(["_ps_ok", *sorted((needed or frozenset()) - (columns or frozenset()))])
+    unread = sorted((needed or frozenset()) - (judging.columns or frozenset()))
+    left_out = column_list(["_ps_ok", *spare, *unread])
     return (
         f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT v.* EXCLUDE ({left_out}), v._ps_ok AS _ps_valid, "
         f"{', '.join(flags)}, (v._ps_ok AND {' AND '.join(conditions)}) AS _ps_ok FROM ({select}) AS v "

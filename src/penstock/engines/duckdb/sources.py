@@ -17,7 +17,7 @@ from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.connection import first_row
-from penstock.engines.duckdb.ingest import Ingested, Letter, RecordFinder, drop_duplicates, ingest, judged_name
+from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, RecordFinder, drop_duplicates, ingest, judged_name
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
 from penstock.formats.decode import Decoder
@@ -58,10 +58,8 @@ def run_source(
         if given.version is not None:
             _run_reference(scope, block, decoder, given, progress, outcome)
         return outcome
-    guarded = source.name in scope.guarded
-    columns = scope.columns.get(source.name)
     scope.records[source.name] = (decoder, given.batches)
-    ingested = ingest(scope.connection, block, decoder, given, guarded=guarded, columns=columns) if rows else None
+    ingested = ingest(scope.connection, block, decoder, given, _judging(scope, source)) if rows else None
     if ingested is not None:
         if source.kind == "stream":
             _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
@@ -75,6 +73,11 @@ def run_source(
     if source.retention is not None and source.kind == "stream":
         _expire(scope, block, progress)
     return outcome
+
+
+def _judging(scope: EpochScope, source: SourceDecl) -> Judging:
+    keys = {s.source.name: s.source.key for s in scope.plan.sources}
+    return Judging(source.name in scope.guarded, scope.columns.get(source.name), scope.threads, keys)
 
 
 def _take_offsets(given: SourceInput, progress: SourceProgress) -> None:
@@ -339,7 +342,7 @@ def _run_reference(
     rows = sum(b.rows for b in given.batches)
     problem = ""
     if rows:
-        ingested = ingest(scope.connection, block, decoder, given, guarded=source.name in scope.guarded)
+        ingested = ingest(scope.connection, block, decoder, given, _judging(scope, source))
         outcome.letters = ingested.letters
         if ingested.letters:
             problem = f"{len(ingested.letters)} of its {rows} rows break the contract"
