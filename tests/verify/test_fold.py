@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from penstock.verify.fold import Compared, close, compare_view
 
@@ -161,3 +164,47 @@ def test_close() -> None:
     assert not close([1.0], [1.0, 2.0])
     assert not close({"a": 1.0}, {"b": 1.0})
     assert not close(0.0, 1e-300)
+
+
+_steps = st.lists(st.tuples(st.sampled_from(["+I", "-D", "+U", "-U"]), st.integers(0, 2), st.booleans()), max_size=9)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(_steps, st.booleans(), st.integers(-1, 8))
+def test_sets_find_what_following_change_by_change_finds(
+    tmp_path: Path, steps: list[tuple[str, int, bool]], shuffled: bool, lost: int
+) -> None:
+    held: Counter[int] = Counter()
+    below, epoch, seq = False, 0, 0
+    records: list[dict[str, object]] = []
+    for op, k, next_epoch in steps:
+        epoch, seq = (epoch + 1, 0) if next_epoch else (epoch, seq)
+        records.append({"k": k, "_op": op, "_epoch": epoch, "_seq": seq})
+        seq += 1
+        held[k] += 1 if op[0] == "+" else -1
+        below = below or held[k] < 0
+    # A record that is last in its epoch leaves no gap behind it: its loss shows in the rows alone.
+    gap = lost + 1 < len(records) and lost >= 0 and records[lost + 1]["_epoch"] == records[lost]["_epoch"]
+    given = [r for n, r in enumerate(records) if not (gap and n == lost)]
+    if shuffled:
+        given = given[::-1]
+    rows = [k for k, n in held.items() for _ in range(max(n, 0))]
+    file = tmp_path / "v.jsonl"
+    file.write_text("".join(json.dumps(r) + "\n" for r in given))
+    (tmp_path / "answer.duckdb").unlink(missing_ok=True)
+    values = ", ".join(f"({k})" for k in rows)
+    select = f"SELECT * FROM (VALUES {values}) AS t(k)" if rows else "SELECT 1 AS k LIMIT 0"
+    found = compare_view(answer(tmp_path, select), "v", (), file).difference
+    if gap:
+        assert found is not None
+        assert "out of place" in found.what
+    elif below:
+        assert found is not None
+        assert "not there" in found.what
+    else:
+        assert found is None
+
+
+def test_a_record_that_is_larger_than_usual_is_read(tmp_path: Path) -> None:
+    text = "x" * (20 << 20)
+    assert compared(tmp_path, f"SELECT repeat('x', {20 << 20}) AS s", [{"s": text}]).difference is None

@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 TOLERANCE = 1e-9
-_META = ("_op", "_epoch", "_seq", "_correction")
+_META = {"_op": "VARCHAR", "_epoch": "BIGINT", "_seq": "BIGINT"}
+_SIGN = "CASE WHEN _op IN ('+I', '+U') THEN 1 WHEN _op IN ('-U', '-D') THEN -1 END"
+# Records that are larger than DuckDB's own limit are rare, and a larger one makes every file slower.
+_OBJECT_SIZES = ("", ", maximum_object_size = 67108864")
+_PLAIN = {"BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "DOUBLE", "FLOAT", "VARCHAR"}
 Row = tuple[object, ...]
 
 
@@ -79,21 +84,22 @@ class _View:
         return Compared(self._view, changes, int(count[0]) if count else 0, problem)
 
     def _read(self) -> int:
-        """The change records as the table `changes`, the oracle's rows as `want`; both in the oracle's types."""
-        names = ", ".join(f"{_quote(n)}: 'JSON'" for n in (*self._types, *_META))
-        exists = self._file.exists() and self._file.stat().st_size > 0
-        empty = ", ".join(f"NULL::JSON AS {_quote(n)}" for n in (*self._types, *_META))
-        raw = (
-            f"read_json('{self._file}', format = 'newline_delimited', columns = {{{names}}}, "
-            "maximum_object_size = 67108864)"
-            if exists
-            else f"(SELECT {empty} LIMIT 0)"
-        )
+        """The change records as the table `changes`, the oracle's rows as `want`; both in the oracle's types.
+
+        The row ids of `changes` are the order of the file.
+        """
         typed = ", ".join(f"{_from_json(_quote(n), kind)} AS {_quote(n)}" for n, kind in self._types.items())
-        self._connection.execute(
-            f"CREATE TABLE changes AS SELECT {typed}, _op->>'$' AS _op, _epoch::BIGINT AS _epoch, _seq::BIGINT AS _seq "
-            f"FROM {raw}"
-        )
+        exists = self._file.exists() and self._file.stat().st_size > 0
+        for more in _OBJECT_SIZES:
+            try:
+                self._connection.execute(
+                    f"CREATE TABLE changes AS SELECT {typed}, _op, _epoch, _seq "
+                    f"FROM {self._records(more) if exists else self._no_records()}"
+                )
+                break
+            except duckdb.InvalidInputException:
+                if more == _OBJECT_SIZES[-1] or not exists:
+                    raise
         wanted = ", ".join(f"{_as_written(_quote(n), kind)} AS {_quote(n)}" for n, kind in self._types.items())
         self._connection.execute(
             f"CREATE TABLE want AS SELECT {wanted}, count(*) AS _ps_n FROM {self._oracle} GROUP BY ALL"
@@ -101,30 +107,78 @@ class _View:
         row = self._connection.execute("SELECT count(*) FROM changes").fetchone()
         return int(row[0]) if row else 0
 
+    def _records(self, more: str) -> str:
+        names = ", ".join(f"{_quote(n)}: '{kind}'" for n, kind in self._read_as())
+        return f"read_json('{self._file}', format = 'newline_delimited', columns = {{{names}}}{more})"
+
+    def _no_records(self) -> str:
+        names = ", ".join(f"NULL::{kind} AS {_quote(n)}" for n, kind in self._read_as())
+        return f"(SELECT {names} LIMIT 0)"
+
+    def _read_as(self) -> list[tuple[str, str]]:
+        return [(n, _read_kind(kind)) for n, kind in self._types.items()] + list(_META.items())
+
     def _strictness(self) -> Difference | None:
         columns = self._columns()
-        sign = "CASE WHEN _op IN ('+I', '+U') THEN 1 WHEN _op IN ('-U', '-D') THEN -1 END"
-        seq = self._connection.execute(
-            f"SELECT _epoch, _seq, {columns} FROM (SELECT *, row_number() OVER (PARTITION BY _epoch ORDER BY _seq) - 1 "
-            f"AS _ps_due FROM changes) WHERE _seq IS DISTINCT FROM _ps_due OR {sign} IS NULL "
-            f"ORDER BY _epoch, _seq LIMIT 1"
-        ).fetchone()
-        if seq is not None:
-            return self._told(seq[0], seq[2:], "job", f"_seq {seq[1]} is out of place: a change is missing or doubled")
+        problem = self._sequence()
+        if problem is not None:
+            return problem
+        # By sets: a row whose additions all come before its removals, and that ends at none or more, was never missed.
+        last_added = f"max(CASE WHEN {_SIGN} > 0 THEN rowid END)"
+        first_removed = f"min(CASE WHEN {_SIGN} < 0 THEN rowid END)"
+        self._connection.execute(
+            f"CREATE TABLE held AS SELECT {columns}, sum({_SIGN})::BIGINT AS _ps_n, "
+            f"{first_removed} IS NOT NULL AND NOT coalesce({last_added} < {first_removed}, false) AS _ps_mixed "
+            "FROM changes GROUP BY ALL HAVING _ps_n <> 0 OR _ps_mixed"
+        )
+        # The few that came again after they had gone are followed change by change.
+        same = " AND ".join(f"c.{_quote(n)} IS NOT DISTINCT FROM h.{_quote(n)}" for n in self._types)
         below = self._connection.execute(
-            f"SELECT _epoch, {columns} FROM (SELECT *, sum({sign}) OVER (PARTITION BY {columns} ORDER BY _epoch, _seq "
-            f"ROWS UNBOUNDED PRECEDING) AS _ps_held FROM changes) WHERE _ps_held < 0 ORDER BY _epoch, _seq LIMIT 1"
+            f"SELECT _epoch, {columns} FROM (SELECT *, sum({_SIGN}) OVER (PARTITION BY {columns} ORDER BY _epoch, _seq "
+            f"ROWS UNBOUNDED PRECEDING) AS _ps_held FROM (SELECT * FROM changes AS c SEMI JOIN "
+            f"(SELECT * FROM held WHERE _ps_mixed OR _ps_n < 0) AS h ON {same})) WHERE _ps_held < 0 "
+            f"ORDER BY _epoch, _seq LIMIT 1"
         ).fetchone()
         if below is not None:
             return self._told(below[0], below[1:], "job", "a row is retracted that is not there")
         return None
 
+    def _sequence(self) -> Difference | None:
+        """Changes are numbered from 0 in each epoch, and known operations; `changes` is in their order then."""
+        if self._in_order():
+            return None
+        wrong = self._connection.execute(
+            f"SELECT _epoch, _seq, {self._columns()} FROM (SELECT *, row_number() OVER (PARTITION BY _epoch "
+            f"ORDER BY _seq) - 1 AS _ps_due FROM changes) WHERE _seq IS DISTINCT FROM _ps_due OR {_SIGN} IS NULL "
+            f"ORDER BY _epoch, _seq LIMIT 1"
+        ).fetchone()
+        if wrong is not None:
+            what = f"_seq {wrong[1]} is out of place: a change is missing or doubled"
+            return self._told(wrong[0], wrong[2:], "job", what)
+        self._connection.execute("CREATE OR REPLACE TABLE changes AS SELECT * FROM changes ORDER BY _epoch, _seq")
+        return None
+
+    def _in_order(self) -> bool:
+        """Whether the file's own order is that of (epoch, seq), without a gap: one look at each record."""
+        unknown = self._connection.execute(
+            f"SELECT count(*) FROM changes WHERE {_SIGN} IS NULL OR _epoch IS NULL OR _seq IS NULL"
+        ).fetchone()
+        if unknown is None or unknown[0]:
+            return False
+        found = self._connection.execute("SELECT _epoch, _seq FROM changes ORDER BY rowid").fetchnumpy()
+        epochs, seqs = found["_epoch"], found["_seq"]
+        if not len(seqs):
+            return True
+        epoch_steps, seq_steps = np.diff(epochs), np.diff(seqs)
+        follows = (epoch_steps == 0) & (seq_steps == 1)
+        begins = (epoch_steps > 0) & (seqs[1:] == 0)
+        return bool(seqs[0] == 0 and (follows | begins).all())
+
     def _rows(self) -> Difference | None:
         """The first difference by key, after floats that are close enough have been paired."""
         columns = self._columns()
-        sign = "CASE WHEN _op IN ('+I', '+U') THEN 1 ELSE -1 END"
         found = self._connection.execute(
-            f"SELECT sum(_ps_n)::BIGINT, {columns} FROM (SELECT {columns}, {sign} AS _ps_n FROM changes "
+            f"SELECT sum(_ps_n)::BIGINT, {columns} FROM (SELECT {columns}, _ps_n FROM held "
             f"UNION ALL SELECT {columns}, -_ps_n FROM want) GROUP BY ALL HAVING sum(_ps_n) <> 0 ORDER BY {columns}"
         ).fetchall()
         left = self._pair_floats([_Left(int(row[0]), tuple(row[1:])) for row in found])
@@ -219,11 +273,19 @@ def _floats(kind: str) -> bool:
     return kind in ("DOUBLE", "FLOAT") or (_nested(kind) and ("DOUBLE" in kind or "FLOAT" in kind))
 
 
-def _from_json(column: str, kind: str) -> str:
-    """SQL: the value that the JSON of a change record stands for."""
-    text = f"({column}->>'$')"
+def _read_kind(kind: str) -> str:
+    """As what a member of a record is read: itself where JSON has such values, else text."""
     if _nested(kind):
-        return f"CAST({column} AS {kind})"
+        return "JSON"
+    return kind if kind in _PLAIN else "VARCHAR"
+
+
+def _from_json(text: str, kind: str) -> str:
+    """SQL: the value that a member of a change record stands for."""
+    if kind in _PLAIN:
+        return text
+    if _nested(kind):
+        return f"CAST({text} AS {kind})"
     if kind == "BLOB":
         return f"from_base64({text})"
     if kind == "INTERVAL":
