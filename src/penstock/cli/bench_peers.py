@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -142,37 +142,29 @@ def _own(outcomes: Sequence[Outcome]) -> Outcome | None:
 
 
 def _show(outcomes: Sequence[Outcome], events: int) -> None:
-    table = Table(title=f"penstock bench peers ads: {events:,} events, 2 cores")
-    for name, justify in (("engine", "left"), ("variant", "left"), ("events/s, warm", "right"), ("cold", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("Penstock is faster by", "CPU s per million", "memory, MB"):
+    table = Table(title=f"{events:,} ad events, 2 cores; times: how often faster Penstock is")
+    table.add_column("engine")
+    for name in ("events/s", "cold", "times", "CPU us/event", "MB"):
         table.add_column(name, justify="right")
-    table.add_column("versions")
     for outcome in outcomes:
         table.add_row(*_cells(outcome, _own(outcomes), events))
     Console(file=sys.stdout).print(table)
     for outcome in outcomes:
-        if outcome.figures is None:
-            click.echo(f"{outcome.name}, {outcome.variant}: no figure: {outcome.wrong}")
+        versions = ", ".join(f"{name} {version}" for name, version in outcome.versions.items())
+        click.echo(f"{outcome.name}, {outcome.variant}: {versions}" if outcome.figures else _line(outcome, events))
 
 
 def _cells(outcome: Outcome, own: Outcome | None, events: int) -> list[str]:
-    versions = _versions(outcome.versions)
     figures, rates = outcome.figures, _rates(outcome, own, events)
+    name = f"{outcome.name}, {outcome.variant}"
     if figures is None:
-        return [outcome.name, outcome.variant, *["-"] * 5, versions]
-    ratio = rates["penstock_is_times_faster"]
+        return [name, *["-"] * 5]
+    times = rates["penstock_is_times_faster"]
     return [
-        outcome.name,
-        outcome.variant,
+        name,
         f"{rates['warm_events_per_s']:,.0f}",
         f"{rates['cold_events_per_s']:,.0f}",
-        "-" if ratio is None else f"{ratio:.2f}x",
+        "-" if times is None else f"{times:.2f}",
         "-" if figures.warm_cpu_s is None else f"{figures.warm_cpu_s / events * 1e6:.2f}",
         "-" if figures.memory_mb is None else f"{figures.memory_mb:,.0f}",
-        versions,
     ]
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
