@@ -12,11 +12,13 @@ A point that is not armed costs a function call and one comparison.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Protocol
 
 ARM_VARIABLE = "PENSTOCK_FAILPOINTS"
 LOG_VARIABLE = "PENSTOCK_FAILPOINT_LOG"
@@ -56,11 +58,39 @@ def reload() -> None:
     _loaded = True
 
 
+class Driver(Protocol):
+    """Decides, in the process itself, what becomes of each hit (simulation)."""
+
+    def hit(self, name: str) -> Action | None:
+        """What is due at this hit of `name`."""
+        ...
+
+    def crash(self, name: str) -> NoReturn:
+        """The process is to end here: raise what stands for that."""
+        ...
+
+
+@contextlib.contextmanager
+def driven(driver: Driver) -> Iterator[None]:
+    """Within the block every hit is the driver's, whatever the environment says."""
+    global _driver
+    _driver = driver
+    _torn.clear()
+    try:
+        yield
+    finally:
+        _driver = None
+        _torn.clear()
+
+
+_driver: Driver | None = None
+
+
 def hit(name: str) -> None:
     """The named step is about to run, or has just run."""
     if not _loaded:
         reload()
-    if _plan is not None and (action := _count(_plan, name)) is not None:
+    if (_plan is not None or _driver is not None) and (action := _due(name)) is not None:
         _act(action, name)
 
 
@@ -68,16 +98,16 @@ def active() -> bool:
     """Whether any point is armed or hits are logged; spares work that only crash tests need."""
     if not _loaded:
         reload()
-    return _plan is not None
+    return _plan is not None or _driver is not None
 
 
 def torn(name: str, data: bytes) -> bytes:
     """`data`, or its first half when a kill is due at this hit: write it, then call `torn_kill(name)`."""
     if not _loaded:
         reload()
-    if _plan is None:
+    if _plan is None and _driver is None:
         return data
-    action = _count(_plan, name)
+    action = _due(name)
     if action == "error":
         _act(action, name)
     if action == "kill":
@@ -110,6 +140,12 @@ def _read_environment() -> _Plan | None:
     return _Plan(armed, log)
 
 
+def _due(name: str) -> Action | None:
+    if _driver is not None:
+        return _driver.hit(name)
+    return _count(_plan, name) if _plan is not None else None
+
+
 def _count(plan: _Plan, name: str) -> Action | None:
     plan.hits[name] = count = plan.hits.get(name, 0) + 1
     if plan.log:
@@ -121,6 +157,8 @@ def _count(plan: _Plan, name: str) -> Action | None:
 def _act(action: Action, name: str) -> None:
     if action == "error":
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} (fail point {name})")
+    if _driver is not None:
+        _driver.crash(name)
     _kill_group()
 
 

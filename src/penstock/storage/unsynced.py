@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 VARIABLE = "PENSTOCK_UNSYNCED"
@@ -89,8 +89,11 @@ def settled(operations: Iterable[Path]) -> None:
         operation.with_suffix(".backup").unlink(missing_ok=True)
 
 
-def drop_unsynced(folder: Path) -> list[str]:
-    """Undo all that was not synced, forget the records, and say what was undone, a sentence each."""
+def drop_unsynced(folder: Path, survive: Callable[[int], int] = lambda unsynced: 0) -> list[str]:
+    """Undo all that was not synced, forget the records, and say what was undone, a sentence each.
+
+    survive: of a file's last bytes that were not synced (given: how many), the number that is on the disk all the same.
+    """
     undone = []
     for operation, change in sorted(_operations(folder), reverse=True):
         path = Path(str(change["path"]))
@@ -109,9 +112,11 @@ def drop_unsynced(folder: Path) -> list[str]:
     for record in sorted(folder.glob("*.length")):
         entry = json.loads(record.read_text())
         path = Path(entry["path"])
-        if path.exists() and path.stat().st_size > entry["synced"]:
-            undone.append(f"{path}: {path.stat().st_size - entry['synced']} bytes lost")
-            os.truncate(path, entry["synced"])
+        unsynced = path.stat().st_size - entry["synced"] if path.exists() else 0
+        lost = unsynced - survive(unsynced) if unsynced > 0 else 0
+        if lost > 0:
+            undone.append(f"{path}: {lost} bytes lost")
+            os.truncate(path, path.stat().st_size - lost)
         record.unlink()
     return undone
 

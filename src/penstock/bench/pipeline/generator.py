@@ -208,7 +208,7 @@ class RecordGenerator:
 
     @staticmethod
     def _named(rows: pa.Table, name: str) -> str:
-        return next(found for found in rows.column_names if found.lower() == name.lower())
+        return str(next(found for found in rows.column_names if found.lower() == name.lower()))
 
     def _column(self, name: str) -> Column:
         found = self.schema.column(name)
@@ -218,7 +218,7 @@ class RecordGenerator:
     def _pass(self, table: pa.Table) -> NDArray[np.bool_]:
         conditions = [f"TRY(coalesce(({sql})::BOOLEAN, true))" for _, sql in self._recipe.checks]
         found = self._ask(table, f"coalesce({' AND '.join(conditions)}, false)")
-        return found.to_numpy(zero_copy_only=False).astype(np.bool_)
+        return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
 
     def _ask(self, table: pa.Table, expression: str) -> pa.Array:
         typed = ", ".join(f"CAST({quote(c.name)} AS {c.type}) AS {quote(c.name)}" for c in self.schema.columns)
