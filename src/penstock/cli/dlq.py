@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import click
@@ -59,49 +62,64 @@ def show(options: PipelineOptions, id: str, reveal: bool) -> None:
         click.echo(f"{name.ljust(width)}  {'' if value is None else value}")
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """Which dead letters a command is for."""
+
+    options: PipelineOptions
+    ids: tuple[str, ...]
+    everything: bool
+    source: str | None
+    rule: str | None
+
+    def ask(self, verb: str) -> Mapping[str, object]:
+        """Let the state do `verb` with them."""
+        if bool(self.ids) == self.everything:
+            raise DataError(
+                "PS-DATA-002",
+                "which dead letters?",
+                expected="ids, or --all (with --source and --rule)",
+                got=" ".join(self.ids),
+            )
+        job = self.options.load()
+        request = {"do": verb, "ids": list(self.ids), "source": self.source, "rule": self.rule}
+        return ask_state(job.graph, job.target.state, request, typed=self.options.pipeline)
+
+
+def _chosen(command: Callable[[_Chosen], None]) -> Callable[..., None]:
+    """The options that name dead letters, as one argument."""
+
+    @click.option("--all", "everything", is_flag=True, help="All that are dead.")
+    @click.option("--source", metavar="NAME", help="With --all: only those of this source.")
+    @click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
+    @pipeline_options
+    @click.argument("ids", nargs=-1)
+    @functools.wraps(command)
+    def with_options(
+        options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
+    ) -> None:
+        command(_Chosen(options, ids, everything, source, rule))
+
+    return with_options
+
+
 @dlq.command("replay")
-@click.option("--all", "everything", is_flag=True, help="All that are dead.")
-@click.option("--source", metavar="NAME", help="With --all: only those of this source.")
-@click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
-@pipeline_options
-@click.argument("ids", nargs=-1)
-def replay(
-    options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
-) -> None:
+@_chosen
+def replay(chosen: _Chosen) -> None:
     """Judge dead letters of PIPELINE again; what is accepted counts once, however often it is replayed."""
-    job = options.load()
-    request = _which("dlq.replay", ids, everything, source, rule)
-    reply = ask_state(job.graph, job.target.state, request, typed=options.pipeline)
-    running = StateLock.holder(job.target.state) is not None
+    reply = chosen.ask("dlq.replay")
+    options = chosen.options
+    running = StateLock.holder(options.load().target.state) is not None
     when = "the running job judges them now" if running else f"judged by the next penstock run {options.pipeline}"
     _tell(options, {"requested": reply["requested"]}, f"{reply['requested']} to judge again; {when}")
 
 
 @dlq.command("drop")
-@click.option("--all", "everything", is_flag=True, help="All that are dead.")
-@click.option("--source", metavar="NAME", help="With --all: only those of this source.")
-@click.option("--rule", metavar="RULE", help="With --all: only those that broke this rule.")
-@pipeline_options
-@click.argument("ids", nargs=-1)
-def drop(
-    options: PipelineOptions, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
-) -> None:
+@_chosen
+def drop(chosen: _Chosen) -> None:
     """Mark dead letters of PIPELINE as done with; they stay kept and counted."""
-    job = options.load()
-    reply = ask_state(
-        job.graph, job.target.state, _which("dlq.drop", ids, everything, source, rule), typed=options.pipeline
-    )
-    _tell(options, {"dropped": reply["dropped"]}, f"{reply['dropped']} dropped")
-
-
-def _which(
-    verb: str, ids: tuple[str, ...], everything: bool, source: str | None, rule: str | None
-) -> dict[str, object]:
-    if bool(ids) == everything:
-        raise DataError(
-            "PS-DATA-002", "which dead letters?", expected="ids, or --all (with --source and --rule)", got=" ".join(ids)
-        )
-    return {"do": verb, "ids": list(ids), "source": source, "rule": rule}
+    reply = chosen.ask("dlq.drop")
+    _tell(chosen.options, {"dropped": reply["dropped"]}, f"{reply['dropped']} dropped")
 
 
 def masked_letter(graph: Graph, letter: dict[str, Any], *, reveal: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from penstock.connectors.base import Guarantee, SinkContext, Url
-from penstock.connectors.file_output import LineEncoder, text_format, unwritable
+from penstock.connectors.file_output import LineEncoder, append_all, deliver_once, text_format, unwritable
 from penstock.connectors.options import duration_option, number_option
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
@@ -104,15 +104,7 @@ class FolderSink:
         return self._mark.epoch
 
     def deliver(self, epoch: int, changes: pa.Table) -> None:
-        if epoch <= self._mark.epoch:
-            return
-        try:
-            self._append(epoch, changes)
-            if self._mark.bytes >= self._roll_bytes or time.monotonic() - self._since >= self._roll_s:
-                self._roll()
-        except OSError as problem:
-            self._spool.truncate(self._mark.bytes)
-            raise unwritable(self._folder, problem) from problem
+        deliver_once(epoch, lambda: self._mark, self._spool, self._folder, lambda: self._spool_epoch(epoch, changes))
 
     def close(self) -> None:
         try:
@@ -124,13 +116,15 @@ class FolderSink:
             if self._encoder is not None:
                 self._encoder.close()
 
+    def _spool_epoch(self, epoch: int, changes: pa.Table) -> None:
+        self._append(epoch, changes)
+        if self._mark.bytes >= self._roll_bytes or time.monotonic() - self._since >= self._roll_s:
+            self._roll()
+
     def _append(self, epoch: int, changes: pa.Table) -> None:
         data = self._encode(changes)
         failpoints.hit(BEFORE_SPOOL)
-        written = self._spool.write([failpoints.torn(TORN_SPOOL, data)]) if data else 0
-        failpoints.torn_kill(TORN_SPOOL)
-        while written < len(data):
-            written += self._spool.write([data[written:]])
+        append_all(self._spool, data, TORN_SPOOL)
         self._spool.sync()
         failpoints.hit(BEFORE_MARK)
         first = self._mark.first if self._mark.bytes else epoch

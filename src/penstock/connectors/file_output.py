@@ -1,15 +1,18 @@
-"""What the file sinks share: formats by suffix, changes as lines of text, one way to say that writing failed."""
+"""What the file sinks share: formats by suffix, changes as lines of text, one way to deliver an epoch once or not."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
 from penstock.connectors.base import Url
 from penstock.errors import ConnectorError
 from penstock.formats.encode import Encoder, csv_names
+from penstock.storage import failpoints, files
 
 _TEXT_FORMATS = ("changelog", "json", "csv", "debezium")
 
@@ -47,6 +50,43 @@ class LineEncoder:
 
     def close(self) -> None:
         self._encoder.close()
+
+
+class Delivered(Protocol):
+    """What a sink's sidecar says: the epochs up to `epoch` are in the first `bytes` of its file."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+def deliver_once(
+    epoch: int, mark: Callable[[], Delivered], file: files.AppendFile, path: Path, write: Callable[[], None]
+) -> None:
+    """Write an epoch that is not delivered yet; where that fails, the file is again what the sidecar says.
+
+    mark: what is delivered now, which `write` may move before it fails.
+
+    Raises:
+        ConnectorError: PS-CONN-003 when it cannot be written.
+    """
+    if epoch <= mark().epoch:
+        return
+    try:
+        write()
+    except OSError as problem:
+        file.truncate(mark().bytes)
+        raise unwritable(path, problem) from problem
+
+
+def append_all(file: files.AppendFile, data: bytes, torn: str) -> None:
+    """Append the data however often the system takes a part of it. torn: the fail point in the middle."""
+    written = file.write([failpoints.torn(torn, data)]) if data else 0
+    failpoints.torn_kill(torn)
+    while written < len(data):
+        written += file.write([data[written:]])
 
 
 def unwritable(path: Path, problem: OSError) -> ConnectorError:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Guarantee, Sink, SinkContext, Url
 from penstock.connectors.file_folder_sink import FolderSink
-from penstock.connectors.file_output import LineEncoder, text_format, unwritable
+from penstock.connectors.file_output import LineEncoder, append_all, deliver_once, text_format, unwritable
 from penstock.connectors.file_snapshot_sink import SnapshotSink
 from penstock.errors import ConnectorError
 from penstock.storage import failpoints, files
@@ -110,13 +110,7 @@ class AppendSink:
         return self._mark.epoch
 
     def deliver(self, epoch: int, changes: pa.Table) -> None:
-        if epoch <= self._mark.epoch:
-            return
-        try:
-            self._append(epoch, changes)
-        except OSError as problem:
-            self._file.truncate(self._mark.bytes)
-            raise unwritable(self._path, problem) from problem
+        deliver_once(epoch, lambda: self._mark, self._file, self._path, lambda: self._append(epoch, changes))
 
     def close(self) -> None:
         self._encoder.close()
@@ -125,10 +119,7 @@ class AppendSink:
     def _append(self, epoch: int, changes: pa.Table) -> None:
         data = self._encoder.lines(changes, first=self._mark.bytes == 0)
         failpoints.hit(BEFORE_WRITE)
-        written = self._file.write([failpoints.torn(TORN_WRITE, data)]) if data else 0
-        failpoints.torn_kill(TORN_WRITE)
-        while written < len(data):
-            written += self._file.write([data[written:]])
+        append_all(self._file, data, TORN_WRITE)
         failpoints.hit(BEFORE_SYNC)
         self._file.sync()
         failpoints.hit(BEFORE_MARK)

@@ -7,7 +7,6 @@ clock would decide.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,13 +15,12 @@ from pathlib import Path
 
 from penstock.connectors.base import Batch, Source
 from penstock.connectors.registry import open_source
-from penstock.errors import Error
 from penstock.graph import Graph, SinkDecl
 from penstock.load import load_pipeline
 from penstock.runtime.runner import Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.url import Url
-from penstock.verify.spec import JobReport, JobSpec
+from penstock.verify.spec import JobReport, JobSpec, obey
 
 NEVER = timedelta(days=36_500)
 
@@ -111,15 +109,5 @@ def _report(runner: Runner, path: Path) -> None:
     ).write(path)
 
 
-def main(arguments: list[str]) -> int:
-    """Run the job of the file named; an error is told as JSON on stderr."""
-    try:
-        run_job(JobSpec.read(Path(arguments[0])))
-    except Error as problem:
-        sys.stderr.write(json.dumps(problem.to_dict()) + "\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(obey(sys.argv[1:], lambda path: run_job(JobSpec.read(path))))

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from penstock.connectors.registry import open_source, open_versions, source_format
 from penstock.contract.schema import RowCheck
-from penstock.errors import Error, RunError, StateError
+from penstock.errors import RunError, StateError
 from penstock.formats.decode import RecordDecoder
 from penstock.formats.judge_sql import Judgement
 from penstock.graph import Graph, SourceDecl
@@ -27,7 +27,7 @@ from penstock.url import Url
 from penstock.verify.accept import Accepted, accept, counts
 from penstock.verify.history import late_name, quote
 from penstock.verify.records import Examined, Journaled, examine_batches, examine_source
-from penstock.verify.spec import LateSpec, OracleSpec, SourceSpec, ViewSpec
+from penstock.verify.spec import LateSpec, OracleSpec, SourceSpec, ViewSpec, obey
 from penstock.verify.timeline import replay
 
 _KINDS = ("reference", "table", "stream")
@@ -254,15 +254,5 @@ def _mark(connection: duckdb.DuckDBPyConnection, stream: str, accepted: Accepted
     connection.unregister("_marks")
 
 
-def main(arguments: list[str]) -> int:
-    """Run the oracle of the file named; an error is told as JSON on stderr."""
-    try:
-        run_oracle(OracleSpec.read(Path(arguments[0])))
-    except Error as problem:
-        sys.stderr.write(json.dumps(problem.to_dict()) + "\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(obey(sys.argv[1:], lambda path: run_oracle(OracleSpec.read(path))))

@@ -7,10 +7,13 @@ definite, which windows make rows late) comes to it as data in here; it imports 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from penstock.errors import Error
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,13 @@ class JobReport:
     def read(cls, path: Path) -> JobReport:
         raw = json.loads(path.read_text(encoding="utf-8"))
         return cls(raw["epochs"], tuple(map(tuple, raw["dead"])), tuple(map(tuple, raw["late"])), raw["counts"])
+
+
+def obey(arguments: list[str], run: Callable[[Path], None]) -> int:
+    """Do what the file named says; the exit code. An error is told as JSON on stderr, to whoever started this."""
+    try:
+        run(Path(arguments[0]))
+    except Error as problem:
+        sys.stderr.write(json.dumps(problem.to_dict()) + "\n")
+        return 1
+    return 0
