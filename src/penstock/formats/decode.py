@@ -34,7 +34,12 @@ from penstock.formats.rows import table_json
 from penstock.formats.types_sql import children
 from penstock.formats.verdict import Examined, Explained, examine, judge, parse_record
 
+Opened = tuple[str, str | None, Object]
 FORMATS = ("json", "csv", "changelog", "upsert", "debezium")
+
+
+Record = tuple[bytes | None, bytes | None, datetime | None, tuple[str, ...]]
+"""Value, key, append time, and the header of a CSV file."""
 
 
 class Decoder(Protocol):
@@ -67,6 +72,10 @@ class Decoder(Protocol):
         self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()
     ) -> Verdict | None:
         """Why the record is dead, None if it is not."""
+        ...
+
+    def diagnose_all(self, records: Sequence[Record]) -> list[Verdict | None]:
+        """`diagnose` for each of many records, with one question to the database for all."""
         ...
 
     def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
@@ -128,15 +137,36 @@ class RecordDecoder:
     def diagnose(
         self, value: bytes | None, key: bytes | None, append_time: datetime | None, header: tuple[str, ...] = ()
     ) -> Verdict | None:
-        opened = self._record(value, key, header)
-        if isinstance(opened, Verdict):
-            return opened
+        return self.diagnose_all([(value, key, append_time, header)])[0]
+
+    def diagnose_all(self, records: Sequence[Record]) -> list[Verdict | None]:
+        verdicts: list[Verdict | None] = []
+        asked: list[tuple[int, tuple[object, ...]]] = []
+        opened = [self._record(value, key, header) for value, key, _, header in records]
+        for number, (record, place) in enumerate(zip(records, opened, strict=True)):
+            if isinstance(place, Verdict):
+                verdicts.append(place)
+                continue
+            try:
+                verdicts.append(self._judge(place, record[2]))
+            except _Asks as question:
+                verdicts.append(None)
+                asked.append((number, question.values))
+        for (number, _), answer in zip(asked, self._explain([(records[n][2], v) for n, v in asked]), strict=True):
+            place = opened[number]
+            assert not isinstance(place, Verdict)
+            verdicts[number] = self._judge(place, records[number][2], answer)
+        return verdicts
+
+    def _judge(self, opened: Opened, append_time: datetime | None, answer: Explained | None = None) -> Verdict | None:
         text, operation, record = opened
 
         def explain(json_text: str, values: tuple[object, ...]) -> Explained:
-            if self._plain:
-                return self._explain(values, append_time)
-            return self._explain_text(json_text, operation, append_time)
+            if not self._plain:
+                return self._explain_text(json_text, operation, append_time)
+            if answer is None:
+                raise _Asks(values)
+            return answer
 
         return judge(self._judgement, record, operation, text, explain)
 
@@ -150,9 +180,7 @@ class RecordDecoder:
         _, operation, record = opened
         return examine(self._judgement, record, operation)
 
-    def _record(
-        self, value: bytes | None, key: bytes | None, header: tuple[str, ...]
-    ) -> tuple[str, str | None, Object] | Verdict:
+    def _record(self, value: bytes | None, key: bytes | None, header: tuple[str, ...]) -> Opened | Verdict:
         texts = [_decoded(value), _decoded(key)]
         if value is not None and texts[0] is None:
             return Verdict("encoding", "", repr(value[:50]), "the record is not UTF-8")
@@ -254,31 +282,34 @@ class RecordDecoder:
 
     def _debezium_row(self, text: str | None) -> str | None:
         staged = _one_row(text, None, gone=False)
-        found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged', self._updates)})", staged)
-        return None if found is None or found[0] is None else str(found[0])
+        found = self._ask(f"SELECT _ps_j FROM ({_debezium('staged', self._updates)})", staged)[0][0]
+        return None if found is None else str(found)
 
-    def _explain(self, values: tuple[object, ...], append_time: datetime | None) -> Explained:
+    def _explain(self, records: Sequence[tuple[datetime | None, tuple[object, ...]]]) -> list[Explained]:
+        if not records:
+            return []
+        columns = self._judgement.schema.columns
         given = [
-            (column, value)
-            for column, value in zip(self._judgement.schema.columns, values, strict=True)
-            if column in self._named
+            (
+                moment.replace(tzinfo=None) if moment is not None else None,
+                [pair for pair in zip(columns, values, strict=True) if pair[0] in self._named],
+            )
+            for moment, values in records
         ]
-        moment = append_time.replace(tzinfo=None) if append_time is not None else None
-        return _explained(self._ask(explain_select(self._judgement, moment, given), None))
+        return [_explained(row) for row in self._ask(explain_select(self._judgement, given), None)]
 
     def _explain_text(self, text: str, operation: str | None, append_time: datetime | None) -> Explained:
         staged = _one_row(text, append_time, gone=False)
         given = "NULL::VARCHAR" if operation is None else f"'{operation}'"
         records = f"(SELECT _ps_p, _ps_o, _ps_t, _ps_v AS _ps_j, {given} AS _ps_d FROM staged)"
-        return _explained(self._ask(explain_text_select(self._judgement, records), staged))
+        return _explained(self._ask(explain_text_select(self._judgement, records), staged)[0])
 
-    def _ask(self, sql: str, staged: pa.Table | None) -> tuple[object, ...] | None:
+    def _ask(self, sql: str, staged: pa.Table | None) -> list[tuple[object, ...]]:
         connection = self._connected()
         if staged is not None:
             connection.register("staged", staged)
         try:
-            # all rows: DuckDB 2.0 keeps a connection busy until its result is read to the end
-            return next(iter(connection.execute(sql).fetchall()), None)
+            return connection.execute(sql).fetchall()
         finally:
             if staged is not None:
                 connection.unregister("staged")
@@ -290,8 +321,15 @@ class RecordDecoder:
         return self._connection
 
 
-def _explained(found: tuple[object, ...] | None) -> Explained:
-    assert found is not None
+class _Asks(Exception):
+    """The verdict depends on the user's SQL over these values."""
+
+    def __init__(self, values: tuple[object, ...]) -> None:
+        super().__init__()
+        self.values = values
+
+
+def _explained(found: tuple[object, ...]) -> Explained:
     at, near, *checks = found
     return at, near, tuple(checks)  # type: ignore[return-value, arg-type]
 

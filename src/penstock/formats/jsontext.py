@@ -59,7 +59,20 @@ def read_json(text: str) -> Json:
     Raises:
         NotJson: it is not exactly one JSON value.
     """
+    # The standard library's reader is many times faster, and as strict in what is neither escaped nor deep.
+    if "\\u" not in text:
+        try:
+            return _PLAIN.decode(text)  # type: ignore[no-any-return]
+        except (ValueError, RecursionError):
+            return _Reader(text).read()
     return _Reader(text).read()
+
+
+def _refuse(word: str) -> Json:
+    raise ValueError(word)
+
+
+_PLAIN = json.JSONDecoder(object_pairs_hook=Object, parse_int=Number, parse_float=Number, parse_constant=_refuse)
 
 
 class _Reader:

@@ -121,17 +121,24 @@ def proven_columns(judgement: Judgement, columns: Collection[str] | None) -> tup
     )
 
 
-def explain_select(judgement: Judgement, append_time: datetime | None, given: Sequence[tuple[Column, object]]) -> str:
-    """For a record whose fields are right: the event time, whether it is too far ahead, and every row check.
+Given = Sequence[tuple[Column, object]]
 
-    given: the columns that the expressions name, with their values. Judging the record's text once more would be as
-    right, but planning that takes a hundred times as long.
+
+def explain_select(judgement: Judgement, records: Sequence[tuple[datetime | None, Given]]) -> str:
+    """For records whose fields are right: the event time, whether it is too far ahead, and every row check, in order.
+
+    records: the append time, and the columns that the expressions name with their values (the same of each record).
+    Judging the records' text once more would be as right, but planning that takes a hundred times as long.
     """
-    moment = "NULL" if append_time is None else literal(append_time.isoformat(" "))
-    values = "".join(f", {_constant(column, value)} AS {quote(column.name)}" for column, value in given)
-    record = f"SELECT {moment}::TIMESTAMP AS _ps_t, true AS _ps_shape{values}"
+    rows = []
+    for number, (append_time, given) in enumerate(records):
+        moment = "NULL" if append_time is None else literal(append_time.isoformat(" "))
+        values = "".join(f", {_constant(column, value)}" for column, value in given)
+        rows.append(f"({number}, {moment}::TIMESTAMP, true{values})")
+    names = "".join(f", {quote(column.name)}" for column, _ in records[0][1])
+    record = f"SELECT * FROM (VALUES {', '.join(rows)}) AS r(_ps_n, _ps_t, _ps_shape{names})"
     timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({record})"
-    return f"SELECT {_explained(judgement)} FROM ({timed})"
+    return f"SELECT {_explained(judgement)} FROM ({timed}) ORDER BY _ps_n"
 
 
 def _constant(column: Column, value: object) -> str:

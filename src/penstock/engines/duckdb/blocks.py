@@ -53,9 +53,9 @@ class Delta:
 class EpochScope:
     """What the blocks of one epoch share.
 
-    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now. threads: of
-    the database. started: joins whose delta is a table already. guarded: sources in which a record may be malformed,
-    parsed by the slower statement.
+    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
+    threads: of the database. started: joins whose delta is a table already. guarded: sources in which a record may be
+    malformed, parsed by the slower statement.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -258,6 +258,10 @@ def _run_affected(scope: EpochScope, block: GroupedBlock) -> None:
     if block.keys and scope.temporary(f"_ps_a_{relation.name}", grouped.affected_keys_sql(block, delta.sql)) == 0:
         return
     scope.temporary(f"_ps_r_{relation.name}", grouped.affected_rows_sql(block, content, affected))
+    if block.noisy:
+        settled = f"_ps_s_{relation.name}"
+        scope.temporary(settled, grouped.settled_rows_sql(block, stored, rows))
+        rows = quote(settled)
     changes = grouped.affected_delta_sql(block, stored, affected, rows, keys=True)
     _keyed_delta(scope, block, changes)
     scope.connection.execute(grouped.affected_delete_sql(block, stored, affected))

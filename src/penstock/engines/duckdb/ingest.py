@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from penstock.connectors.base import Batch, RawBatch, TypedBatch
+from penstock.connectors.base import Batch, TypedBatch
 from penstock.contract.schema import Verdict
 from penstock.engines.base import SourceInput
 from penstock.engines.duckdb.state import table
@@ -249,19 +249,21 @@ def _letters(
         f"SELECT _ps_p, _ps_o, {valid}{flags} FROM {quote(judged_name(source.name))} WHERE NOT _ps_ok ORDER BY 1, 2"
     ).fetchall()
     finder = RecordFinder(batches)
+    found = [(partition, offset, flags, finder.find(partition, offset)) for partition, offset, *flags in broken]
+    plain = [record for _, _, (valid, *_), record in found if not valid and record.columns is None]
+    diagnosed = iter(decoder.diagnose_all([(r.value, r.key, r.time, r.header) for r in plain]))
     letters = []
-    for partition, offset, is_valid, *found in broken:
-        value, key, time, header, columns = finder.find(partition, offset)
+    for partition, offset, (is_valid, *hits), record in found:
         verdict: Verdict | None
         if is_valid:
-            verdict = _missing_reference(source, found, value, columns)
-        elif columns is not None:
-            verdict = decoder.diagnose_row(columns, time)
+            verdict = _missing_reference(source, hits, record.value, record.columns)
+        elif record.columns is not None:
+            verdict = decoder.diagnose_row(record.columns, record.time)
         else:
-            verdict = decoder.diagnose(value, key, time, header)
+            verdict = next(diagnosed)
         if verdict is None:
             verdict = Verdict("unexplained", "", "", "the vectorised check refuses the record, the slow one does not")
-        letters.append(Letter(partition, offset, time, key, value, verdict))
+        letters.append(Letter(partition, offset, record.time, record.key, record.value, verdict))
     return letters
 
 
@@ -290,6 +292,17 @@ def _as_object(value: bytes | None) -> dict[str, object]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+@dataclass(frozen=True)
+class FoundRecord:
+    """One record as it came. header: of a CSV file; columns: of a typed record."""
+
+    value: bytes | None
+    key: bytes | None
+    time: datetime | None
+    header: tuple[str, ...] = ()
+    columns: dict[str, object] | None = None
+
+
 class RecordFinder:
     """Records by position, for the few that are looked at one by one."""
 
@@ -299,10 +312,8 @@ class RecordFinder:
             for b in batches
         ]
 
-    def find(
-        self, partition: int, offset: int
-    ) -> tuple[bytes | None, bytes | None, datetime | None, tuple[str, ...], dict[str, object] | None]:
-        """Value, key, append time, CSV header, and the columns of a typed record."""
+    def find(self, partition: int, offset: int) -> FoundRecord:
+        """The record there."""
         for batch, offsets in self._batches:
             if batch.partition != partition or not len(offsets) or not offsets[0] <= offset <= offsets[-1]:
                 continue
@@ -312,16 +323,10 @@ class RecordFinder:
             time = batch.times[index].as_py() if batch.times is not None else None
             if isinstance(batch, TypedBatch):
                 columns = batch.table.slice(index, 1).to_pylist()[0]
-                return json.dumps(columns, default=str).encode(), None, time, (), columns
-            return _raw(batch, index, time)
+                return FoundRecord(json.dumps(columns, default=str).encode(), None, time, (), columns)
+            key = batch.keys[index].as_py() if batch.keys is not None else None
+            return FoundRecord(batch.values[index].as_py(), key, time, batch.header)
         raise KeyError((partition, offset))
-
-
-def _raw(
-    batch: RawBatch, index: int, time: datetime | None
-) -> tuple[bytes | None, bytes | None, datetime | None, tuple[str, ...], None]:
-    key = batch.keys[index].as_py() if batch.keys is not None else None
-    return batch.values[index].as_py(), key, time, batch.header, None
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------
@@ -373,10 +378,10 @@ def drop_duplicates(
         if verdict == "duplicate":
             ingested.duplicate += 1
             continue
-        value, key, time, _, _ = finder.find(partition, offset)
+        record = finder.find(partition, offset)
         reason = f"({', '.join(source.unique)}) was accepted before with another content"
         letter = Verdict("key_conflict", ", ".join(source.unique), got, reason)
-        ingested.letters.append(Letter(partition, offset, time, key, value, letter))
+        ingested.letters.append(Letter(partition, offset, record.time, record.key, record.value, letter))
 
 
 def _resolve_clashes(

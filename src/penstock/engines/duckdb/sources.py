@@ -309,9 +309,9 @@ def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ing
     void = scope.connection.execute(f"SELECT _ps_p, _ps_o FROM {quote(name)} WHERE _ps_void ORDER BY ALL").fetchall()
     finder = RecordFinder([b for b in given.batches if b.rows])
     for partition, offset in void:
-        value, key, time, _, _ = finder.find(partition, offset)
+        record = finder.find(partition, offset)
         verdict = Verdict("delete_without_row", "", "", f"{source.name} holds no such row to delete")
-        ingested.letters.append(Letter(partition, offset, time, key, value, verdict))
+        ingested.letters.append(Letter(partition, offset, record.time, record.key, record.value, verdict))
         ingested.accepted -= 1
     net = (
         f'SELECT {columns}, sum(_ps_sign)::INTEGER AS "_ps_w" FROM {quote(name)} WHERE NOT _ps_void GROUP BY {columns} '
