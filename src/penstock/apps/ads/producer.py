@@ -3,13 +3,17 @@
 When an event is due is computed ahead, from the arrival process alone, and is its event time; a producer that falls
 behind sends late, and says so, but never moves the schedule. A send holds only events that are due, and each of them
 carries the time of that send. What is durable is counted into the ledger, never what was only handed over.
+
+The thread that sends does nothing else: events are rendered ahead and ledgers are written by two other threads, for
+whatever holds up a send would be measured as lag.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +34,7 @@ from penstock.errors import ConnectorError
 PACED_BLOCK = 512
 BACKLOG_BLOCK = 65_536
 BACKLOG_SETTLE = 8
-RENDER_NS = 500_000
+BLOCKS_AHEAD = 8
 REPORT_EVERY_NS = 250_000_000
 LEDGER_EVERY_NS = 1_000_000_000
 RETRIES = 5
@@ -89,8 +93,8 @@ def produce(
 
     `report` hears of the progress about twice a second. Other `clock` and `sleep` (seconds) make it run in tests.
     """
-    sender = _Sender(production, index, keeps_schedule=True)
     ahead = _Ahead(_blocks(production, index, base_ns, PACED_BLOCK))
+    sender = _Sender(production, index, keeps_schedule=True)
     linger_ns = int(production.linger_ms * 1e6)
     try:
         block, position, next_send, next_report, next_ledger = ahead.next(), 0, 0, 0, clock() + LEDGER_EVERY_NS
@@ -105,16 +109,17 @@ def produce(
                     block, position = ahead.next(), 0
             elif now >= next_ledger:
                 next_ledger = now + LEDGER_EVERY_NS
-                sender.settle()
+                sender.settle_soon()
             elif now >= next_report:
                 next_report = now + REPORT_EVERY_NS
                 report(sender.progress())
-            elif next_due - now < RENDER_NS or not ahead.prepare():
+            else:
                 sleep((next_due - now) / 1e9)
         ledger = sender.finish()
         report(sender.progress())
         return ledger
     finally:
+        ahead.close()
         sender.close()
 
 
@@ -138,28 +143,20 @@ def write_backlog(
 
 
 class _Ahead:
-    """Blocks rendered before they are due, in the pauses between sends, at most two at a time."""
+    """Blocks rendered before they are due, by a thread of its own, in their order."""
 
     def __init__(self, blocks: Iterator[Block]) -> None:
         self._blocks = blocks
-        self._ready: Block | None = None
-        self._ended = False
+        self._thread = ThreadPoolExecutor(1, "penstock-render")
+        self._ready = deque(self._thread.submit(next, blocks, None) for _ in range(BLOCKS_AHEAD))
 
     def next(self) -> Block | None:
-        block, self._ready = self._ready, None
-        return block if block is not None else self._render()
+        """The next block; waits for it if it has to. None at the end."""
+        self._ready.append(self._thread.submit(next, self._blocks, None))
+        return self._ready.popleft().result()
 
-    def prepare(self) -> bool:
-        """Use a pause; whether there was something to do."""
-        if self._ready is not None or self._ended:
-            return False
-        self._ready = self._render()
-        return True
-
-    def _render(self) -> Block | None:
-        block = next(self._blocks, None)
-        self._ended = block is None
-        return block
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -184,7 +181,9 @@ class _Sender:
         self._partitions = topic.partitions
         self._writer = LogWriter(topic, fsync=production.fsync)
         self._sends = index
-        self._pending: list[_Sent] = []
+        self._pending: deque[_Sent] = deque()
+        self._thread = ThreadPoolExecutor(1, "penstock-ledger")
+        self._settling: Future[Ledger] | None = None
         self._sound: CellCounts = {}
         self._broken: Counter[str] = Counter()
         self._lag = LatencyHistogram()
@@ -217,13 +216,38 @@ class _Sender:
     def finish(self) -> Ledger:
         """The exact ledger, after all that was appended is durable."""
         self.flush()
-        return self.settle(last=True)
+        if self._settling is not None:
+            self._settling.result()
+        return self._settle(self._lag.to_dict(), last=True)
 
-    def settle(self, *, last: bool = False) -> Ledger:
+    def settle_soon(self) -> None:
+        """Let the other thread settle, unless it still does; what went wrong there is raised here."""
+        if self._settling is not None:
+            if not self._settling.done():
+                return
+            self._settling.result()
+        self._settling = self._thread.submit(self._settle, self._lag.to_dict())
+
+    def settle(self) -> Ledger:
         """Account for what is durable by now, and write the ledger."""
+        return self._settle(self._lag.to_dict())
+
+    def progress(self) -> Progress:
+        return Progress(self._index, self._scheduled - self._failed, self._failed, self._last_lag_us)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        if self._schedule is not None:
+            self._schedule.close()
+        self._writer.close()
+
+    def _settle(self, lag_us: dict[str, int], *, last: bool = False) -> Ledger:
         durable = [self._writer.durable_offset(partition) for partition in range(self._partitions)]
-        done = [sent for sent in self._pending if sent.next_offset <= durable[sent.partition]]
-        self._pending = [sent for sent in self._pending if sent.next_offset > durable[sent.partition]]
+        done = []
+        # The sending thread only adds at the other end. One partition may be durable further than another: what waits
+        # behind it is settled the next time.
+        while self._pending and self._pending[0].next_offset <= durable[self._pending[0].partition]:
+            done.append(self._pending.popleft())
         self._durable += sum(sent.stop - sent.start for sent in done)
         self._sound = add_all([self._sound, _count_sound(done, self._production.window_s)])
         for sent in done:
@@ -242,18 +266,10 @@ class _Sender:
             self._retries,
             self._sound,
             dict(self._broken),
-            self._lag.to_dict(),
+            lag_us,
         )
         ledger.write(self._folder)
         return ledger
-
-    def progress(self) -> Progress:
-        return Progress(self._index, self._scheduled - self._failed, self._failed, self._last_lag_us)
-
-    def close(self) -> None:
-        if self._schedule is not None:
-            self._schedule.close()
-        self._writer.close()
 
     def _append(self, partition: int, block: Block, start: int, stop: int) -> int | None:
         """The offset of the first record, None if the topic did not take them.
