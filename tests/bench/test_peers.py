@@ -151,15 +151,16 @@ def spoilt(clean: Material, folder: Path, without: Collection[str]) -> Material:
     return Material(place, inputs, counted)
 
 
-def compete(name: str, material: Material, folder: Path, *, variant: str | None = None, repeat: int = 1) -> Outcome:
-    contender = next(c for c in contenders([name]) if c.name == name and c.variant in (variant, c.variant))
+def compete(name: str, material: Material, folder: Path, variant: str, **options: str) -> Outcome:
+    contender = next(c for c in contenders([name]) if (c.name, c.variant) == (name, variant))
+    contender = replace(contender, options={**contender.options, **options})
     if contender.environment is not None:
         contender.environment.set_up()
-    return measure(contender, material.inputs, folder / "runs", shape(repeat), material.check)
+    return measure(contender, material.inputs, folder / "runs", shape(1), material.check)
 
 
 def test_the_duckdb_script_refuses_every_broken_record(clean: Material, tmp_path: Path) -> None:
-    found = compete("duckdb", spoilt(clean, tmp_path / "spoilt", ()), tmp_path)
+    found = compete("duckdb", spoilt(clean, tmp_path / "spoilt", ()), tmp_path, "script")
     assert found.figures, found.wrong
 
 
@@ -178,7 +179,7 @@ def test_the_duckdb_script_takes_other_spellings(clean: Material, tmp_path: Path
     counted = recount(place.events, create_ad_campaign_mappings(), window_s=10, watermark_s=5, workers=0)
     assert total(counted.accepted).count == 4
     material = Material(place, dict(clean.inputs) | {"log": place.events}, counted)
-    found = compete("duckdb", material, tmp_path)
+    found = compete("duckdb", material, tmp_path, "script")
     assert found.figures, found.wrong
 
 
@@ -193,14 +194,14 @@ def test_penstock_itself_is_measured_by_the_same_harness(clean: Material, tmp_pa
 @pytest.mark.parametrize("variant", ["default", "tuned"])
 def test_polars_refuses_what_it_can_see(clean: Material, tmp_path: Path, variant: str) -> None:
     material = spoilt(clean, tmp_path / "spoilt", ("truncated", "not UTF-8", "key twice"))
-    found = compete("polars", material, tmp_path, variant=variant)
+    found = compete("polars", material, tmp_path, variant)
     assert found.figures, found.wrong
 
 
 @pytest.mark.slow
 def test_a_broken_line_ends_polars_which_then_has_no_figure(clean: Material, tmp_path: Path) -> None:
     others = [fault.name for fault in FAULTS if fault.name != "truncated"]
-    found = compete("polars", spoilt(clean, tmp_path / "spoilt", others), tmp_path)
+    found = compete("polars", spoilt(clean, tmp_path / "spoilt", others), tmp_path, "tuned")
     assert found.figures is None
     assert "error parsing line" in found.wrong
 
@@ -208,7 +209,9 @@ def test_a_broken_line_ends_polars_which_then_has_no_figure(clean: Material, tmp
 @pytest.mark.slow
 def test_spark_refuses_what_it_can_see(clean: Material, tmp_path: Path) -> None:
     material = spoilt(clean, tmp_path / "spoilt", ("key twice",))
-    found = compete("spark", material, tmp_path, variant="tuned")
+    # What is asked here is asked once: the compiler that makes Java fast would take most of the time.
+    java = {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1", "spark.driver.memory": "1g"}
+    found = compete("spark", material, tmp_path, "tuned", **java)
     assert found.figures, found.wrong
     assert found.versions["spark"] == "4.0.2"
 
@@ -216,7 +219,9 @@ def test_spark_refuses_what_it_can_see(clean: Material, tmp_path: Path) -> None:
 @pytest.mark.soak
 def test_flink_refuses_what_it_can_see(clean: Material, tmp_path: Path) -> None:
     unseen = ("key twice", "text for a number", "fraction for an integer")
-    found = compete("flink", spoilt(clean, tmp_path / "spoilt", unseen), tmp_path, variant="tuned")
+    found = compete(
+        "flink", spoilt(clean, tmp_path / "spoilt", unseen), tmp_path, "tuned", jvm="-XX:TieredStopAtLevel=1 -Xmx1g"
+    )
     assert found.figures, found.wrong
     assert found.versions["flink"] == "2.3.0"
 
