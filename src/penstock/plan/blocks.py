@@ -178,7 +178,8 @@ class Window:
 class GroupedBlock:
     """GROUP BY. keys: the input's columns that form the key; outputs: (name, SQL over keys and aggregate names).
 
-    DISTINCT is a group by all columns without aggregates. having: SQL over keys and aggregate names.
+    DISTINCT is a group by all columns without aggregates. having: SQL over keys and aggregate names. noisy: as in
+    `RefreshBlock`.
     """
 
     relation: Relation
@@ -190,6 +191,7 @@ class GroupedBlock:
     window: Window | None
     strategy: Literal["merge", "affected groups"]
     reason: str
+    noisy: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -216,13 +218,17 @@ class FinalBlock:
 
 @dataclass(frozen=True)
 class RefreshBlock:
-    """Recompute and diff: `sql` over the contents of `inputs`. Always right; `reason` says why nothing better."""
+    """Recompute and diff: `sql` over the contents of `inputs`. Always right; `reason` says why nothing better.
+
+    noisy: columns whose last digits depend on the order of additions (plan/noise.py), no part of a plan's fingerprint.
+    """
 
     relation: Relation
     sql: str
     inputs: tuple[str, ...]
     reason: str
     late: tuple[Late, ...] = ()
+    noisy: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from penstock.plan.blocks import Field, RefreshBlock, Relation, UnionBlock, quot
 from penstock.plan.clauses import Opaque
 from penstock.plan.late import exclude_late
 from penstock.plan.made import Made
+from penstock.plan.noise import noisy_columns
 from penstock.plan.parse import DIALECT
 from penstock.plan.qualification import qualified
 from penstock.plan.select import compile_select
@@ -164,5 +165,6 @@ def refresh_block(
         streams=tuple(dict.fromkeys(s for i in inputs for s in made.relations[i.lower()].streams)),
         transient=any(made.relations[i.lower()].transient for i in inputs),
     )
-    made.add(RefreshBlock(relation, without_late.sql(DIALECT) if late else text, inputs, reason, late))
+    sql = without_late.sql(DIALECT) if late else text
+    made.add(RefreshBlock(relation, sql, inputs, reason, late, noisy_columns(tree, fields)))
     return relation

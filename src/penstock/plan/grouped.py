@@ -17,6 +17,7 @@ Reference version: `content_sql`, the GROUP BY over the input's whole content.
 from __future__ import annotations
 
 from penstock.plan.blocks import Aggregate, Field, GroupedBlock, column_list, quote, same
+from penstock.plan.noise import settled_sql
 
 W = '"_ps_w"'
 
@@ -223,6 +224,11 @@ def affected_rows_sql(block: GroupedBlock, content: str, affected: str) -> str:
         else f"FROM {content} AS i"
     )
     return _grouped(block, content, join)
+
+
+def settled_rows_sql(block: GroupedBlock, stored: str, rows: str) -> str:
+    """The touched groups with floats that differ from the stored ones by the order of additions put back."""
+    return settled_sql(rows, stored, block.keys, block.relation.fields, block.noisy)
 
 
 def affected_delta_sql(block: GroupedBlock, stored: str, affected: str, rows: str, *, keys: bool) -> str:

@@ -26,6 +26,7 @@ from penstock.plan.blocks import (
 )
 from penstock.plan.clauses import Opaque, aggregates_in, from_clause, having_of
 from penstock.plan.closings import closing_window, output_closings, window_closings
+from penstock.plan.noise import is_noisy
 from penstock.plan.parse import DIALECT
 from penstock.plan.select_flat import carrier_of, event_expression, flat_block
 from penstock.plan.windows import end_of_event, find_window
@@ -118,6 +119,7 @@ def grouped_blocks(
         window,
         "affected groups" if opaque else "merge",
         f"{_call_name(opaque[0])} does not merge" if opaque else "all aggregates are linear",
+        tuple(f.name for f, p in zip(fields, projections, strict=True) if f.type == "DOUBLE" and is_noisy(p)),
     )
     return flat, grouped
 
