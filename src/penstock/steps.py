@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change of the step's input. op: `+I`, `-U`, `+U` or `-D`; row: its columns."""
+    """One change of the step's input: a row that came (`+I`) or went (`-D`), with all its columns.
 
-    op: str
+    A row that changes is both: `-D` with what it was, at its old time, and `+I` with what it is. At one time and key,
+    rows that go are before rows that come. What comes and goes within an epoch is not seen.
+
+    Example:
+        >>> Change("-D", datetime(2026, 1, 1), {"account": "A", "amount": 60}).row["amount"]
+        60
+    """
+
+    op: Literal["+I", "-D"]
     time: datetime
     row: Mapping[str, object]
 

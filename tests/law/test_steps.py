@@ -172,3 +172,26 @@ def test_b1_retracted_rows_reach_the_step_as_what_they_amount_to() -> None:
         session.insert("b", [{"k": 1, "v": 6, "at": START}])
         session.commit()
     assert seen == [("+I", 5), ("-D", 5), ("+I", 6)]
+
+
+def test_b1_a_row_that_changes_goes_and_comes() -> None:
+    """Over a view with a key, which tells its sinks -U and +U, a step sees the same -D and +I as over any other."""
+    calls: list[list[tuple[str, object]]] = []
+
+    def note(state: int | None, changes: list[Change], timers: list[Timer]) -> Step[int]:
+        calls.append([(c.op, c.row["total"]) for c in changes])
+        return Step((state or 0) + len(changes))
+
+    class N(ps.Contract):
+        n: int
+
+    pipeline = ps.Pipeline("changed")
+    pipeline.stream("e", E, event_time="at", watermark="2 seconds")
+    pipeline.view("sums", "SELECT k, date_trunc('day', at) AS day, sum(v) AS total FROM e GROUP BY ALL")
+    pipeline.step("noted", input="sums", key="k", time="day", state=int, output=N, function=note)
+    with pipeline.open() as session:
+        for value in (5, 0, 2):
+            session.insert("e", [{"k": 1, "v": value, "at": START}])
+            epoch = session.commit()
+        assert [c["_op"] for c in session.changes("sums", epoch).to_pylist()] == ["-U", "+U"]
+    assert calls == [[("+I", 5)], [("-D", 5), ("+I", 7)]], "the sum that stayed as it was is no change"
