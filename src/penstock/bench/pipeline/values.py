@@ -24,7 +24,7 @@ from penstock.contract.schema import Column, Rule
 from penstock.contract.types import DecimalType, IntegerType, ListType, MapType, PlainType, StructType, parse_type
 from penstock.formats.types_sql import children
 
-POOL = 2_000
+POOL = 500
 SPAN = 1_000
 NULL_SHARE = 0.1
 LEAST_SEQUENCE = 100

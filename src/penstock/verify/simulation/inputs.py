@@ -36,7 +36,7 @@ from penstock.verify.views import view_specs
 
 # 2040: later than the event times of any fixture, so that none of them is in the future.
 BASE_US = 2_208_988_800_000_000
-RECORDS = 200
+RECORDS = 150
 TABLE_KEYS = 12
 CHUNK = 16
 

@@ -12,7 +12,7 @@ SinkKind = Literal["file", "log", "folder", "snapshot"]
 SINK_KINDS: tuple[SinkKind, ...] = ("file", "log", "folder", "snapshot")
 Loss = Literal["nothing", "unsynced", "torn"]
 MAX_STARTS = 5
-MAX_EPOCHS = 12
+MAX_EPOCHS = 8
 HOUR_US = 3_600_000_000
 TORN_COMMIT = "epoch.torn_commit"
 

@@ -1,0 +1,251 @@
+"""`penstock test --faults`: right jobs pass, broken ones are found, and a seed replays to the same failing step."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock.connectors.file_sink import AppendSink
+from penstock.engines.duckdb import epoch
+from penstock.engines.duckdb.engine import DuckState
+from penstock.errors import VerificationError
+from penstock.storage import unsynced
+from penstock.verify.simulation.parts import Clock, Ticks
+from penstock.verify.simulation.run import Course
+from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, calm, draw_schedule
+from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
+from penstock.verify.simulation.world import World
+
+PIPELINE = """
+from datetime import datetime
+import penstock as ps
+
+class Click(ps.Contract):
+    user_id: int = ps.Field(ge=0)
+    page: str = ps.Field(pattern="^/[a-z]{1,3}$")
+    at: datetime
+
+class User(ps.Contract):
+    id: int
+    city: str | None = None
+
+pipeline = ps.Pipeline("clicks")
+pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
+pipeline.table("users", User, key="id")
+pipeline.view(
+    "per_minute",
+    "SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n FROM clicks GROUP BY ALL",
+    emit="final",
+)
+pipeline.view(
+    "per_city",
+    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users ON users.id = user_id GROUP BY city",
+    state="unbounded",
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> SimulatedSpec:
+    file = tmp_path_factory.mktemp("simulated") / "clicks.py"
+    file.write_text(PIPELINE)
+    return SimulatedSpec(str(file), {})
+
+
+@pytest.fixture(scope="module")
+def scene(subject: SimulatedSpec) -> Scene:
+    with Rig(subject.load()) as rig:
+        assert not any(course.failed for course in rig.rehearse())
+        return rig.scene
+
+
+@pytest.fixture
+def rig(subject: SimulatedSpec, scene: Scene) -> Iterator[Rig]:
+    with Rig(subject.load(), scene) as made:
+        yield made
+
+
+def first_failure(rig: Rig, seeds: range) -> Course:
+    for seed in seeds:
+        course = rig.run(seed)
+        if course.failed:
+            return course
+    raise AssertionError(f"none of the seeds {seeds} found the fault")
+
+
+def test_schedules_follow_from_their_seed_alone(scene: Scene) -> None:
+    assert draw_schedule(7, scene) == draw_schedule(7, scene)
+    assert len({str(draw_schedule(seed, scene)) for seed in range(50)}) == 50
+    faults = [f for seed in range(400) for start in draw_schedule(seed, scene).starts for f in start.faults]
+    crashed = {fault.point for fault in faults if isinstance(fault, Crash)}
+    passed = {point for points in scene.points.values() for point in points}
+    assert crashed == passed | {TORN_COMMIT}, "every fail point that the job passes is crashed at"
+    assert {"epoch.before_commit", "mark.before", "sink.after", "log.torn", "file_sink.torn"} <= passed
+    assert {type(fault).__name__ for fault in faults} == {
+        *("Crash", "FullDisk", "ShortWrite", "SinkFault", "SourceFault")
+    }
+
+
+@pytest.mark.slow
+def test_a_right_job_passes_and_a_seed_takes_the_same_course_twice(rig: Rig) -> None:
+    courses = [rig.run(seed) for seed in range(6)]
+    assert [told(c.schedule, c) for c in courses if c.failed] == []
+    assert sum(len(c.faults) for c in courses) > 4
+    assert all(c.accepted for c in courses)
+    assert all(set(c.compared) == {"per_minute", "per_city"} for c in courses)
+    again = [rig.run(seed) for seed in range(0, 6, 3)]
+    for first, second in zip(courses[::3], again, strict=True):
+        assert (first.steps, first.hits, first.compared) == (second.steps, second.hits, second.compared)
+
+
+def lose_the_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed and not delivered is forgotten by a restart."""
+    monkeypatch.setattr(DuckState, "outbox", lambda state, sink, after: iter(()))
+
+
+def forget_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An appended file does not know what it has: epochs come twice."""
+    monkeypatch.setattr(AppendSink, "delivered", lambda sink: -1)
+    deliver = AppendSink.deliver
+
+    def blind(sink: AppendSink, number: int, changes: object) -> None:
+        sink._mark = replace(sink._mark, epoch=-1)
+        deliver(sink, number, changes)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AppendSink, "deliver", blind)
+
+
+def lose_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine drops some of what it has to tell."""
+    whole = epoch.changes_sql
+
+    def lossy(*arguments: object, **options: object) -> str | None:
+        sql = whole(*arguments, **options)  # type: ignore[arg-type]
+        return sql and f"SELECT * FROM ({sql}) WHERE n % 3 <> 0"
+
+    monkeypatch.setattr(epoch, "changes_sql", lossy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeded", [lose_the_outbox, forget_deliveries, lose_changes])
+def test_a_fault_in_the_engine_is_found_and_its_seed_replays_to_the_same_step(
+    seeded: object, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded(monkeypatch)  # type: ignore[operator]
+    found = first_failure(rig, range(40))
+    again = rig.run(found.schedule.seed)
+    assert again.schedule == found.schedule
+    assert again.steps == found.steps
+    assert again.difference == found.difference
+    assert again.difference is not None
+
+
+def test_unsynced_writes_are_lost_whole_or_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for loss, least, most in (("nothing", 100, 100), ("unsynced", 40, 40), ("torn", 40, 100)):
+        world = World(tmp_path / str(loss) / "world", random.Random(3))
+        monkeypatch.setenv(unsynced.VARIABLE, str(world.unsynced))
+        file = world.sinks / "f"
+        unsynced.opened(file, 0, created=True)
+        file.write_bytes(b"x" * 40)
+        unsynced.synced(file, 40)
+        unsynced.settled(unsynced.pending(world.sinks))
+        file.write_bytes(b"x" * 100)
+        world.freeze(Crash("p", 1, loss))  # type: ignore[arg-type]
+        file.unlink()  # what the dying job's handlers do is lost
+        world.restore()
+        assert least <= file.stat().st_size <= most
+
+
+def test_a_torn_commit_keeps_a_part_of_the_databases_log_and_never_its_last_byte(tmp_path: Path) -> None:
+    for seed in range(20):
+        world = World(tmp_path / str(seed) / "world", random.Random(seed))
+        world.state.mkdir()
+        wal = world.state / "state.duckdb.wal"
+        wal.write_bytes(b"a" * 50)
+        world.before_commit()
+        wal.write_bytes(b"a" * 50 + b"b" * 10)
+        world.freeze(Crash(TORN_COMMIT, 1, "nothing"))
+        assert world.restore()
+        assert 50 <= wal.stat().st_size < 60
+
+
+def test_the_simulated_clock_jumps_and_its_ticks_follow() -> None:
+    clock = Clock(10_000_000)
+    ticks = Ticks(1_000_000, clock)
+    assert ticks.latest(0) == 11
+    clock.jump(5_000_000)
+    assert ticks.latest(0) == 16
+    clock.jump(-9_000_000)
+    assert ticks.latest(0) == 7
+
+
+def test_a_calm_schedule_has_no_faults(scene: Scene) -> None:
+    assert calm(1, scene, 0, {}).starts[0].faults == ()
+
+
+def test_a_step_alone_or_an_impossible_contract_is_nothing_to_test(tmp_path: Path) -> None:
+    file = tmp_path / "p.py"
+    file.write_text(
+        "import penstock as ps\n"
+        "class A(ps.Contract):\n    n: int = ps.Field(ge=3, lt=3)\n"
+        "pipeline = ps.Pipeline('p')\n"
+        "pipeline.stream('a', A, state='unbounded')\n"
+        "pipeline.view('v', 'SELECT n FROM a')\n"
+    )
+    with pytest.raises(VerificationError, match="nothing to test"):
+        simulate(SimulatedSpec(str(file), {}).load(), seed=1, runs=1)
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", "test", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_the_command_exits_with_0_2_3_and_1_and_replays_a_seed(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(PIPELINE)
+    done = run(tmp_path, "p.py", "--faults", "--seed", "3", "--runs", "2", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["runs"] == 2
+    assert found["failed"] is None
+    assert set(found["compared"]) == {"per_minute", "per_city"}
+    assert run(tmp_path, "p.py", "--seed", "3").returncode == 2
+    broken = (
+        "\nfrom penstock.connectors.file_sink import AppendSink\n"
+        "import sys\n"
+        "if 'penstock.verify.simulation.run' in sys.modules:\n"
+        "    from penstock.engines.duckdb.engine import DuckState\n"
+        "    DuckState.outbox = lambda state, sink, after: iter(())\n"
+    )
+    (tmp_path / "p.py").write_text(PIPELINE + broken)
+    failed = run(tmp_path, "p.py", "--faults", "--seed", "0", "--runs", "40", "--jobs", "2")
+    assert failed.returncode == 3, failed.stderr
+    again = failed.stderr.partition("penstock test p.py ")[2].split()
+    assert again[:2] == ["--faults", "--seed"]
+    replayed = run(tmp_path, "p.py", *again)
+    assert replayed.returncode == 3
+    assert replayed.stderr.partition("PS-VERIFY")[2] == failed.stderr.partition("PS-VERIFY")[2]
+    course = failed.stdout.partition("FAILED")[2]
+    assert course
+    assert replayed.stdout.partition("FAILED")[2] == course
+    overflow = PIPELINE.replace(
+        "count(*) AS n FROM clicks LEFT", "sum(9223372036854775807 + user_id)::BIGINT AS n FROM clicks LEFT"
+    )
+    (tmp_path / "p.py").write_text(overflow)
+    stopped = run(tmp_path, "p.py", "--faults", "--seed", "1", "--runs", "2")
+    assert stopped.returncode == 1, stopped.stdout + stopped.stderr
+    assert "failed by itself" in stopped.stderr
