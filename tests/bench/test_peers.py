@@ -187,7 +187,7 @@ def test_penstock_itself_is_measured_by_the_same_harness(clean: Material, tmp_pa
     contender = contenders([])[0]
     found = measure(contender, clean.inputs, tmp_path / "runs", shape(1), clean.check)
     assert found.figures, found.wrong
-    assert set(found.versions) == {"penstock", "duckdb", "pyarrow"}
+    assert set(found.versions) >= {"penstock", "duckdb", "pyarrow"}
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 A window's row is written once, when the watermark has closed it. Checks: patterns, choices, ranges, times ahead, the
 reference, missing fields and null. Not checked: a number written as a text, and a fraction where an integer belongs
-(the JSON format of Flink converts both), fields that occur twice (the last one counts), text after the end of the
+(the JSON format of Flink converts both), fields that occur twice (the first one counts), text after the end of the
 object. Records that fail are left out: there are no dead letters.
 
 The reference is lists of constants: as a table it would be a join that keeps every event in its state. The pattern of

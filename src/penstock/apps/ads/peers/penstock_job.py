@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from penstock.apps.ads.job import Workplace, job_bindings, job_values
@@ -17,7 +17,11 @@ class Penstock:
     """Nothing stays open between runs: each opens a fresh state."""
 
     def versions(self) -> Mapping[str, str]:
-        return {name: version(name) for name in ("penstock", "duckdb", "pyarrow")}
+        found = {name: version(name) for name in ("penstock", "duckdb", "pyarrow")}
+        try:
+            return found | {"numba": version("numba")}
+        except PackageNotFoundError:  # the extra `fast` is not installed: SQL judges
+            return found
 
     def prepare(self, work: Work) -> None:
         LogTopic.create(_place(work).results, 1)
