@@ -22,7 +22,7 @@ HEAVY = {
     "click": ("cli/",),
     "rich": ("cli/", "bench/"),
     "prometheus_client": ("observe/metrics.py",),
-    "pydantic": ("contract/", "engines/duckdb/fold.py"),
+    "pydantic": ("contract/", "engines/duckdb/fold.py", "verify/stepping.py"),
     "sqlglot": ("plan/", "sqlfile/", "engines/", "verify/", "contract/"),
     "google_crc32c": ("connectors/", "storage/", "runtime/mark.py"),
 }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import itertools
 import os
 import threading
 import time
@@ -25,7 +24,7 @@ from typing import Self, TypeAlias
 
 import pyarrow as pa
 
-from penstock.connectors import log_topic
+from penstock.connectors import log_retention, log_topic
 from penstock.connectors.log_frame import (
     EMPTY_BODY,
     MARK,
@@ -71,7 +70,7 @@ class _Open:
 
 
 class LogWriter:
-    """Appends records to a topic. One thread may use it; its own thread only syncs.
+    """Appends records to a topic. One thread may use it; its own thread syncs, and drops what retention lets go.
 
     Args:
         topic: the topic. fsync: `commit`, `none` or a duration (default `5ms`).
@@ -97,8 +96,8 @@ class LogWriter:
         self._stop = threading.Event()
         self._dirty = threading.Event()
         self._thread: threading.Thread | None = None
-        if self._interval_s is not None:
-            self._thread = threading.Thread(target=self._sync_often, name="penstock-log-sync", daemon=True)
+        if self._interval_s is not None or topic.settings.retention_us is not None:
+            self._thread = threading.Thread(target=self._work, name="penstock-log", daemon=True)
             self._thread.start()
 
     def __enter__(self) -> Self:
@@ -202,7 +201,7 @@ class LogWriter:
         with self._at_end(partition) as state:
             if state.place.position >= self.topic.settings.segment_bytes:
                 self._roll(partition, state)
-                self._retain(state)
+                self._retain(partition, state)
             base = offset = state.place.offset
             now_us = max(time.time_ns() // 1_000, state.place.last_us)
             buffers: list[bytes] = []
@@ -268,20 +267,19 @@ class LogWriter:
         log_topic.write_synced(state.folder, state.place)
         state.durable_offset = state.place.offset
 
-    def _retain(self, state: _Open) -> None:
-        """Delete the oldest whole segments that retention no longer holds."""
-        settings = self.topic.settings
-        segments = log_topic.list_segments(state.folder)
-        held_bytes = sum(segment.size for segment in segments)
-        for segment, following in itertools.pairwise(segments):
-            newest_us = log_topic.segment_start(following, following.path.read_bytes()[:64]).last_us
-            old = settings.retention_us is not None and newest_us < time.time_ns() // 1_000 - settings.retention_us
-            big = settings.retention_bytes is not None and held_bytes - segment.size >= settings.retention_bytes
-            if not (old or big):
-                return
-            held_bytes -= segment.size
-            failpoints.hit(log_topic.BEFORE_DROP)
-            files.remove(segment.path)
+    def retain(self) -> None:
+        """Let go of what retention no longer holds, in the partitions that this writer has open."""
+        with self._mutex:
+            for partition in list(self._open):
+                with self._at_end(partition) as state:
+                    self._retain(partition, state)
+
+    def _retain(self, partition: int, state: _Open) -> None:
+        place = state.place
+        segment = Segment(log_topic.segment_path(state.folder, place.base), place.base)
+        if place.offset != place.base and log_retention.is_old(self.topic.settings, segment):
+            self._roll(partition, state)
+        log_retention.drop_expired(self.topic.settings, state.folder)
 
     def _sync(self, partition: int) -> None:
         with self._mutex:
@@ -309,18 +307,27 @@ class LogWriter:
                 state.synced = place
             state.durable_offset = max(state.durable_offset, place.offset)
 
-    def _sync_often(self) -> None:
-        assert self._interval_s is not None
-        while not self._stop.is_set():
-            self._dirty.wait()
-            self._dirty.clear()
-            try:
-                self.flush()
-            except ConnectorError:
-                return  # kept in _failure: the next append, flush or close raises it
-            self._stop.wait(self._interval_s)
+    def _work(self) -> None:
+        """Sync what was appended, as often as `fsync` says; look for what retention lets go, also when all is quiet."""
+        look_s = log_retention.look_every_s(self.topic.settings)
+        looked = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                self._dirty.wait(look_s)
+                self._dirty.clear()
+                if self._interval_s is not None:
+                    self.flush()
+                if look_s is not None and time.monotonic() - looked >= look_s:
+                    self.retain()
+                    looked = time.monotonic()
+                self._stop.wait(self._interval_s if self._interval_s is not None else look_s)
+        except ConnectorError as problem:
+            # The next append, flush or close raises it.
+            self._failure = self._failure or problem
 
     def _raise_failure(self) -> None:
+        if isinstance(self._failure, ConnectorError):
+            raise self._failure
         if self._failure is not None:
             raise unwritable(self.topic.path, self._failure) from self._failure
 
