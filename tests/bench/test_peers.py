@@ -26,12 +26,13 @@ from penstock.errors import DeclarationError, RunError
 
 EVENTS = 3_000
 PROGRAM = """
-import subprocess, sys
+import subprocess, sys, time
 class Toy:
     def __init__(self): self.runs = 0
     def versions(self): return {"toy": "1"}
     def prepare(self, work): self.runs += 1
     def run(self, work):
+        time.sleep(0.05 * (self.runs > 1))
         if work.options.get("fails") == str(self.runs): raise ValueError("the toy broke")
         if "child" in work.options:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
