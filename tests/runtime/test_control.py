@@ -29,6 +29,7 @@ CREATE STREAM clicks (
 CREATE VIEW per_minute WITH (emit = 'final') AS
     SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n FROM clicks GROUP BY ALL;
 CREATE VIEW per_user WITH (state = 'unbounded') AS SELECT user_id, count(*) AS n FROM clicks GROUP BY user_id;
+CREATE VIEW some AS SELECT user_id FROM clicks WHERE user_id > 1;
 CREATE SINK counts FROM per_minute;
 """
 PATIENCE_S = 60.0
@@ -132,6 +133,20 @@ def test_sql_reads_and_cannot_write(job: Job, capsys: pytest.CaptureFixture[str]
         assert run(["sql", "clicks.sql", change]) != 0, change
     assert "PS-" in capsys.readouterr().err
     assert said(capsys, "sql", "clicks.sql", "SELECT count(*) AS n FROM per_user") == [{"n": 3}]
+
+
+def test_sql_on_an_unknown_table_names_the_views(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sql", "clicks.sql", "SELECT * FROM per_usr"]) == 1
+    told = capsys.readouterr().err
+    assert "PS-RUN-003: there is no view per_usr" in told
+    assert "expected: per_minute, per_user" in told
+    assert "penstock ls shows" in told
+    assert run(["sql", "clicks.sql", 'SELECT * FROM "some"']) == 1
+    told = capsys.readouterr().err
+    assert "PS-RUN-003: some keeps no rows" in told
+    assert "read its sink" in told
+    assert run(["sql", "clicks.sql", "SELECT nothing FROM per_user"]) == 1
+    assert "Candidate bindings" in capsys.readouterr().err
 
 
 def test_dead_letters_and_late_rows_are_shown_masked(job: Job, capsys: pytest.CaptureFixture[str]) -> None:

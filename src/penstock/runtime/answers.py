@@ -7,7 +7,8 @@ person sees the same thing either way.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -16,6 +17,8 @@ import pyarrow as pa
 from penstock.engines.base import DeadLetter
 from penstock.engines.duckdb.engine import DuckState
 from penstock.errors import DataError, Error, RunError
+from penstock.plan.blocks import Node
+from penstock.plan.plan import Plan
 
 Answer = dict[str, object]
 MAX_ROWS = 10_000
@@ -31,7 +34,7 @@ def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
         case "status":
             return status(state)
         case "sql":
-            return rows_of(state.query(str(request["query"])))
+            return rows_of(asked(state.plan, state.query, str(request["query"])))
         case "dlq.ls":
             return {
                 "letters": [letter(x) for x in state.dead_letters(_text(request, "source"), _text(request, "status"))]
@@ -95,6 +98,37 @@ def _views(state: DuckState) -> dict[str, object]:
             "late": behind,
         }
     return found
+
+
+def asked(plan: Plan, query: Callable[[str], pa.Table], sql: str) -> pa.Table:
+    """What the query gives.
+
+    Raises:
+        RunError: PS-RUN-003; where a table is unknown it says which there are.
+    """
+    try:
+        return query(sql)
+    except RunError as problem:
+        unknown = _UNKNOWN.search(problem.got or "")
+        if unknown is None:
+            raise
+        kept = [node.view or node.name for node in plan.nodes if node.content != "none" and _declared(plan, node)]
+        passing = unknown[1].lower() in {v.name.lower() for v in plan.views}
+        raise RunError(
+            problem.code,
+            f"{unknown[1]} keeps no rows: they pass through" if passing else f"there is no view {unknown[1]}",
+            expected=", ".join(sorted(kept)) or "a view that keeps its rows",
+            got=unknown[1],
+            hint="read its sink, or what it reads" if passing else _CATALOGUE,
+        ) from None
+
+
+_UNKNOWN = re.compile(r"Table with name \"?([^\s\"]+)\"? does not exist")
+_CATALOGUE = "penstock ls shows what the pipeline declares; _ps.dead, _ps.late and _ps.journal are there too"
+
+
+def _declared(plan: Plan, node: Node) -> bool:
+    return node.view is not None or plan.graph.source(node.name) is not None
 
 
 def rows_of(table: pa.Table, *, limit: int | None = MAX_ROWS) -> Answer:

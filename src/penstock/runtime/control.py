@@ -7,6 +7,7 @@ Reading is done on a connection of its own, at once; what changes state waits fo
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import queue
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from penstock.engines.duckdb.engine import run_query
 from penstock.errors import Error, RunError
-from penstock.runtime.answers import Answer, answer, instant, refusal, rows_of
+from penstock.runtime.answers import Answer, answer, asked, instant, refusal, rows_of
 
 if TYPE_CHECKING:
     from penstock.runtime.runner import Runner
@@ -151,7 +152,8 @@ class ControlServer:
         match request.get("do"):
             case "sql":
                 with _CURSOR_LOCK:
-                    return rows_of(run_query(self._cursor, str(request["query"])))
+                    run = functools.partial(run_query, self._cursor)
+                    return rows_of(asked(self._runner.plan, run, str(request["query"])))
             case "stop":
                 self._runner.stop()
                 return {"stopping": True}
