@@ -71,6 +71,10 @@ VIEWS = (
     Mistake("SELEC k FROM s", "PS-DECL-006", ""),
     Mistake("SELECT k FROM\n  s WHERE (k = 1", "PS-DECL-006", ""),
     Mistake("SELECT 'open FROM s", "PS-DECL-006", ""),
+    Mistake("SELECT k,\n  x'41' AS b FROM s", "PS-DECL-006", "::BLOB", 2, 4),
+    Mistake("SELECT 3! AS f FROM s", "PS-DECL-006", "factorial(n)", 1, 9),
+    Mistake("SELECT E'a'\n  'b' AS f FROM s", "PS-DECL-006", "||", 2, 3),
+    Mistake("SELECT k FROM s WHERE word word2", "PS-DECL-006", "word2", 1, 28),
     Mistake("", "PS-DECL-006", ""),
     Mistake("SELECT k FROM s; SELECT v FROM s", "PS-DECL-006", "2 statements"),
     Mistake("DELETE FROM s", "PS-DECL-006", "DELETE"),
@@ -283,3 +287,40 @@ def test_what_follows_from_the_rows_is_not_refused(sql: str) -> None:
     base(pipeline)
     pipeline.view("x", sql)
     pipeline.open().close()
+
+
+SPELLINGS = (
+    (r"E'it\'s\n\x41\101\t\\'", "it's\nAA\t\\"),
+    ("e'at'", "at"),
+    ("$$it's $k; -- at$$", "it's $k; -- at"),
+    ("$tag$a $$ at$tag$", "a $$ at"),
+    ("$$at$$", "at"),
+    (r"'a\nb'", r"a\nb"),
+    ("'$k'", "$k"),
+    ("1_000", 1000),
+    ("1_0.5_0::DOUBLE", 10.5),
+    ("1_000e1_0", 1e13),
+)
+
+
+@pytest.mark.parametrize(("sql", "value"), SPELLINGS, ids=[s[0] for s in SPELLINGS])
+@pytest.mark.parametrize("query", ["SELECT {} AS x, at FROM s", "SELECT {} AS x, at FROM s LIMIT 1", "{file}"])
+def test_duckdb_spellings_of_strings_and_numbers_are_what_duckdb_makes_of_them(
+    sql: str, value: object, query: str
+) -> None:
+    """As they are, written again by the planner, and in an SQL file; `at` and `$k` in a string are no column."""
+    if query == "{file}":
+        text = (
+            "CREATE STREAM s (k BIGINT NOT NULL, v BIGINT, word VARCHAR NOT NULL, at TIMESTAMP NOT NULL, "
+            "WATERMARK FOR at AS at - INTERVAL '5 seconds');\n"
+            f"CREATE VIEW x AS SELECT {sql} AS x, at FROM s LIMIT 1;"
+        )
+        pipeline = ps.Pipeline.from_sql(text, name="p")
+    else:
+        pipeline = ps.Pipeline("p")
+        base(pipeline)
+        pipeline.view("x", query.format(sql))
+    with pipeline.open() as session:
+        session.insert("s", [{"k": 1, "v": 1, "word": "w", "at": datetime(2026, 1, 1)}])
+        session.commit()
+        assert session.read("x").to_pylist() == [{"x": value, "at": datetime(2026, 1, 1)}]

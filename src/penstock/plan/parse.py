@@ -6,6 +6,7 @@ user's file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -85,17 +86,12 @@ def quote_at(text: str) -> str:
     pieces: list[str] = []
     position = 0
     for number, token in enumerate(tokens):
-        following = tokens[number + 1].token_type if number + 1 < len(tokens) else None
-        if number + 1 < len(tokens) and tokens[number + 1].text.lower() == "time":
-            continue  # AT TIME ZONE
-        quoted = text[token.start] == '"'
-        if (
-            token.text.lower() != "at"
-            or quoted
-            or following == TokenType.L_PAREN
-            or token.token_type == TokenType.STRING
-        ):
+        following = tokens[number + 1] if number + 1 < len(tokens) else None
+        # The text itself is compared: a token of 'at', $$at$$ or E'at' has that text too.
+        if text[token.start : token.end + 1].lower() != "at":
             continue
+        if following is not None and (following.text.lower() == "time" or following.token_type == TokenType.L_PAREN):
+            continue  # AT TIME ZONE, AT (VERSION => ...)
         pieces += [text[position : token.start], f'"{token.text}"']
         position = token.end + 1
     return "".join([*pieces, text[position:]])
@@ -137,13 +133,16 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
         trees = [tree for tree in sqlglot.parse(text, dialect=DIALECT) if tree is not None]
     except ParseError as problem:
         first = problem.errors[0] if problem.errors else {}
+        # sqlglot tells where the word ends.
         line, column = int(first.get("line") or 0), int(first.get("col") or 0)
+        column = max(column - len(str(first.get("highlight") or " ")) + 1, min(column, 1))
         raise DeclarationError(
             "PS-DECL-006",
             f"view {view.name}: the SQL cannot be parsed",
             where=place_in(view.where, text, line, column),
-            got=str(first.get("description") or problem).strip(),
+            got=_shown(first, problem),
             expected="one SELECT in DuckDB's SQL",
+            hint=_instead(first),
         ) from None
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise DeclarationError(
@@ -154,6 +153,29 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
             got=f"{len(trees)} statements" if len(trees) != 1 else type(trees[0]).__name__.upper(),
         )
     return trees[0]
+
+
+# What DuckDB reads and the planner's parser does not: the text before the place, the place, and what to write instead.
+_INSTEAD = (
+    (r"\b[xX]$", r"'", "write a blob as '\\x41\\x42'::BLOB"),
+    (r"[\w)]\s*$", r"!", "write factorial(n)"),
+    (r"'\s*$", r"'", "join strings with ||"),
+)
+
+
+def _shown(first: Mapping[str, object], problem: ParseError) -> str:
+    """What stands at the place, and what the parser says of it."""
+    described = str(first.get("description") or problem).strip()
+    near = str(first.get("highlight") or "").strip()
+    return f"{near}: {described}" if near else described
+
+
+def _instead(first: Mapping[str, object]) -> str:
+    before, near = str(first.get("start_context") or ""), str(first.get("highlight") or "")
+    for behind, here, hint in _INSTEAD:
+        if re.search(behind, before) and re.match(here, near):
+            return hint
+    return ""
 
 
 def _refuse_windows_to_come(text: str, view: ViewDecl) -> None:
@@ -192,5 +214,6 @@ def place_of(where: Where, text: str, position: int) -> Where:
 
 def place_of_word(where: Where, text: str, word: str) -> Where:
     """The place of the first token that is `word`; `where` itself if there is none."""
-    found = next((t for t in sqlglot.tokenize(text, dialect=DIALECT) if t.text.lower() == word.lower()), None)
+    tokens = sqlglot.tokenize(text, dialect=DIALECT)
+    found = next((t for t in tokens if text[t.start : t.end + 1].strip('"').lower() == word.lower()), None)
     return place_of(where, text, found.start) if found is not None else where

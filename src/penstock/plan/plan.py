@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from penstock.pipeline import Graph
-from penstock.plan.blocks import FinalBlock, FlatBlock, Late, Node, RefreshBlock, SourceBlock, StepBlock
+from penstock.plan.blocks import (
+    FinalBlock,
+    FlatBlock,
+    GroupedBlock,
+    Late,
+    Node,
+    RefreshBlock,
+    SourceBlock,
+    StepBlock,
+    UnionBlock,
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,16 @@ class Plan:
         if isinstance(block, FlatBlock) and len(block.from_) == 1:
             return self.fresh(block.from_[0].relation)
         return isinstance(block, SourceBlock) and block.relation.append_only
+
+    @cached_property
+    def light(self) -> bool:
+        """Whether an epoch's work grows with its input alone, whatever is stored."""
+        return all(
+            isinstance(block, SourceBlock | UnionBlock | FinalBlock)
+            or (isinstance(block, FlatBlock) and len(block.from_) == 1)
+            or (isinstance(block, GroupedBlock) and block.strategy == "merge")
+            for block in (node.block for node in self.nodes)
+        )
 
     @property
     def has_finals(self) -> bool:
