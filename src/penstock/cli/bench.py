@@ -18,7 +18,9 @@ from penstock.apps.ads.producer import Production
 from penstock.apps.ads.report import ads_report, load_settings
 from penstock.apps.ads.trial import QUIET_S, Trial, clear_workplace
 from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
+from penstock.cli.bench_compare import compare
 from penstock.cli.bench_peers import peers
+from penstock.cli.bench_pipeline import BenchGroup, pipeline
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
 
@@ -26,9 +28,9 @@ BACKLOG_RATE = 50_000.0
 PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
 
 
-@click.group(commands=[peers])
+@click.group(cls=BenchGroup, commands=[peers, pipeline, compare])
 def bench() -> None:
-    """Measure an application."""
+    """Measure an application, or a pipeline of your own (bench PIPELINE)."""
 
 
 @bench.command()
