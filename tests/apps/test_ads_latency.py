@@ -299,3 +299,13 @@ def test_a_calculator_that_fails_says_why(tmp_path: Path) -> None:
     sight = Sight(str(tmp_path / "none"), str(tmp_path / "none"), str(tmp_path), 10.0, 5.0, 10, 100)
     with Calculator(sight) as calculator, pytest.raises(RunError, match="PS-BENCH-004"):
         calculator.wait_until_ready(60)
+
+
+def test_leaving_a_calculator_early_ends_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, monkeypatch, partitions=1)
+    calculator = Calculator(bench.sight())
+    with pytest.raises(KeyError), calculator:
+        calculator.wait_until_ready(60)
+        raise KeyError
+    assert not calculator._process.is_alive()
+    assert calculator._process.exitcode == 143

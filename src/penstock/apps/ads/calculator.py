@@ -9,9 +9,10 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Literal, Self
 
 from penstock.apps.ads.counts import differences, total
@@ -101,10 +102,9 @@ class Calculator:
 
     def __exit__(self, *exception: object) -> None:
         self._link.close()
-        self._process.join(5.0)
-        if self._process.is_alive():
+        if exception[0] is not None:
             self._process.terminate()
-            self._process.join()
+        self._process.join()
 
     def wait_until_ready(self, within_s: float) -> None:
         """Return when the process follows the results."""
@@ -157,12 +157,20 @@ class Calculator:
 def _main(sight: Sight, link: Connection) -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when the calculator ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     try:
         _follow(sight, link)
-    except (BrokenPipeError, EOFError):
+    except (ConnectionError, EOFError):
         return
     except (Error, OSError) as error:
         link.send(str(error))
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End, and the processes that count for this one with it: they would wait for work for ever."""
+    for child in active_children():
+        child.kill()
+    raise SystemExit(128 + number)
 
 
 def _follow(sight: Sight, link: Connection) -> None:
