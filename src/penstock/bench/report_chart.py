@@ -19,6 +19,8 @@ WIDTH, HEIGHT = 1000.0, 300.0
 BARS_PER_DECADE = 20
 FIRST_PLACE = BARS_PER_DECADE
 GAP = 1.0
+# Above the highest bar, for the names of the percentiles.
+HEADROOM = 1.25
 DASHED_STEPS = 150
 MAX_TICKS = 7
 
@@ -113,7 +115,7 @@ def histogram_chart(latency: Latency) -> str:
         return ""
     edges = [(_edge(place), _edge(place + 1), count / latency.count) for place, count in sorted(bars.items())]
     x = log_axis(edges[0][0], edges[-1][1])
-    y = linear_axis(max(share for _, _, share in edges) * 100)
+    y = linear_axis(max(share for _, _, share in edges) * 100 * HEADROOM)
     shapes = "".join(
         f"M{x.share(low) * WIDTH:.1f} {HEIGHT:.0f}V{(1 - y.share(share * 100)) * HEIGHT:.1f}"
         f"H{x.share(high) * WIDTH - GAP:.1f}V{HEIGHT:.0f}Z"

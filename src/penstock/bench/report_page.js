@@ -20,7 +20,7 @@ for (const chart of document.querySelectorAll("figure.chart")) {
     at = Math.min(rows.length - 1, Math.max(0, index));
     cursor.hidden = false;
     cursor.style.left = `${places[at] * 100}%`;
-    const text = [...rows[at].cells].map((cell, i) => `${heads[i]} ${cell.textContent}`).join("   ");
+    const text = [...rows[at].cells].map((cell, i) => `${heads[i]} ${cell.textContent}`).join("; ");
     readout.textContent = text;
     area.setAttribute("aria-valuenow", String(at));
     area.setAttribute("aria-valuetext", text);
