@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from penstock.bench.peers.harness import Row, Work
 
-UUID = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+# Java looks up one property faster than three ranges.
+HEX = r"\p{XDigit}"
+UUID = rf"^{HEX}{{8}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{4}}-{HEX}{{12}}$"
 OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 V4 = rf"{OCTET}(?:\.{OCTET}){{3}}"
 AD_TYPES = ("image", "video", "carousel", "text", "story", "shopping", "collection")
@@ -134,7 +136,7 @@ def _checks(work: Work) -> str:
 
 
 def _v6() -> str:
-    group = "[0-9a-fA-F]{1,4}"
+    group = f"{HEX}{{1,4}}"
     forms = [rf"(?:{group}:){{7}}{group}", rf"(?:{group}:){{1,7}}:", rf":(?:(?::{group}){{1,7}}|:)"]
     forms += [rf"(?:{group}:){{{n}}}(?::{group}){{1,{7 - n}}}" for n in range(1, 7)]
     forms += [rf"(?:{group}:){{6}}{V4}", rf"::(?:{group}:){{0,5}}{V4}"]
