@@ -184,6 +184,7 @@ def test_the_duckdb_script_takes_other_spellings(clean: Material, tmp_path: Path
     assert found.figures, found.wrong
 
 
+@pytest.mark.slow
 def test_penstock_itself_is_measured_by_the_same_harness(clean: Material, tmp_path: Path) -> None:
     contender = contenders([])[0]
     found = measure(contender, clean.inputs, tmp_path / "runs", shape(1), clean.check)
