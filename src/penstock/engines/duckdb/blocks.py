@@ -222,8 +222,12 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
 
 def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
     relation = block.relation
-    name = quote(_delta_name(relation))
-    rows = scope.temporary(_delta_name(relation), sql)
+    name, rows = quote(_delta_name(relation)), -1
+    if any(relation.name in node.block.inputs for node in scope.plan.nodes):
+        rows = scope.temporary(_delta_name(relation), sql)
+    else:
+        # read once, by the outbox
+        name = f"({sql})"
     if rows:
         scope.keyed[relation.name] = Delta(name, True, rows)
         columns = column_list(relation.columns)

@@ -29,6 +29,8 @@ from penstock.plan.plan import Plan
 from penstock.plan.pruning import columns_read
 
 DATABASE = "state.duckdb"
+# Rows of an epoch from which a second thread pays.
+SMALL_EPOCH = 10_000
 JOURNAL_ROWS = 200_000
 
 
@@ -75,6 +77,7 @@ class DuckState:
             {s.source.name: columns_read(plan, s) for s in plan.sources},
             thread_count(self._connection),
         )
+        self._threads = self._wanted.threads
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
         self._count_requests()
@@ -111,6 +114,7 @@ class DuckState:
             RunError: a query of the pipeline failed (PS-RUN-003), or a function of it (PS-RUN-002).
             StateError: the state cannot be written (disk full, no permission).
         """
+        self._use_threads(sum(b.rows for source in epoch.sources.values() for b in source.batches))
         try:
             moved, result, views = run_epoch(
                 self._connection,
@@ -143,6 +147,13 @@ class DuckState:
         self.collected = views
         self._delivered = {}
         return result
+
+    def _use_threads(self, rows: int) -> None:
+        """Small epochs run on one thread: handing their work to others takes longer than doing it."""
+        wanted = 1 if self.plan.light and rows < SMALL_EPOCH else self._wanted.threads
+        if wanted != self._threads:
+            self._connection.execute(f"SET threads = {wanted}")
+            self._threads = wanted
 
     def outbox(self, sink: str, after_epoch: int) -> Iterator[tuple[int, pa.Table]]:
         """Committed changes of epochs after `after_epoch`, by epoch."""

@@ -25,6 +25,7 @@ from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
 from penstock.engines.duckdb.state import journal_entry, table
 from penstock.errors import RunError
 from penstock.formats.decode import Decoder
+from penstock.formats.types_sql import literal
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
 from penstock.storage import failpoints
@@ -294,4 +295,5 @@ class _Run:
             "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},
         }
         entry = journal_entry(self.progress, self.ranges, extra)
-        self.connection.execute("INSERT INTO _ps.journal VALUES (?, ?)", [self.given.epoch, entry])
+        # as text: for parameters, DuckDB looks for libraries of Python, in vain and each time
+        self.connection.execute(f"INSERT INTO _ps.journal VALUES ({self.given.epoch}, {literal(entry)})")
