@@ -85,6 +85,14 @@ def _volatile(tree: exp.Expr, volatile: frozenset[str]) -> Iterator[_Found]:
                     "write the columns and aggregates that are wanted",
                     "a SELECT",
                 )
+            case exp.Pivot() if not node.args.get("unpivot") and not _fixed(node):
+                yield _Found(
+                    "PIVOT makes its columns of the values that it finds",
+                    node.sql(DIALECT).strip(),
+                    "PIVOT",
+                    "name the values: ON column IN ('a', 'b')",
+                    "columns that are known before the rows are",
+                )
             case exp.TableSample():
                 yield _sample(node)
             case exp.Join() if (node.method or "").upper() == "POSITIONAL":
@@ -103,12 +111,18 @@ def _volatile(tree: exp.Expr, volatile: frozenset[str]) -> Iterator[_Found]:
                     "number the rows in the source, or row_number() OVER (ORDER BY ...)",
                     "columns of the declared sources",
                 )
-            case exp.Column() if not node.table and node.name.lower() in _CLOCK_WORDS | {"user", "current_role"}:
-                yield _called(node, node.name.lower(), clock=node.name.lower() in _CLOCK_WORDS)
+            case exp.Column() if not node.table and node.name.lower() in _CLOCK_WORDS:
+                yield _called(node, node.name.lower(), clock=True)
             case exp.Func():
                 yield from _function(node, volatile)
             case _:
                 pass
+
+
+def _fixed(pivot: exp.Pivot) -> bool:
+    """Whether a PIVOT names the values that become columns."""
+    values = pivot.args.get("fields") or pivot.expressions
+    return all(isinstance(value, exp.In) and not value.args.get("query") for value in values)
 
 
 def _sample(node: exp.TableSample) -> _Found:
