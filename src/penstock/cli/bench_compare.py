@@ -36,7 +36,7 @@ Existing = click.Path(exists=True, dir_okay=False, path_type=Path)
 def compare(first: Path, second: Path, force: bool, tolerance: float, output: Output) -> None:
     """Compare the report SECOND with FIRST: the ratio of each figure, and whether it is better or worse.
 
-    Refuses (exit code 2) reports of different machines or settings, and runs that do not count, unless --force is given.
+    Refuses (exit code 2) reports of different machines or settings, and runs that do not count; --force compares them.
     """
     found = compare_reports(read_report(first), read_report(second), tolerance=tolerance)
     if found.obstacles and not force:

@@ -33,8 +33,12 @@ def run_simulation(options: PipelineOptions, files: Sequence[Path], *, seed: int
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not (text and sys.stderr.isatty())) as progress:
-        bar = progress.add_task("schedules", total=runs)
-        findings = simulate(subject, seed=seed, runs=runs, jobs=jobs, watch=lambda _: progress.advance(bar))
+        bar = progress.add_task("without faults first", total=runs)
+
+        def advance(_: Course) -> None:
+            progress.update(bar, description="schedules", advance=1)
+
+        findings = simulate(subject, seed=seed, runs=runs, jobs=jobs, watch=advance)
     click.echo(json.dumps(_plain(findings)) if not text else report(findings))
     if findings.failed is not None:
         raise _failure(options, findings.failed)

@@ -19,9 +19,10 @@ from penstock.bench.pipeline.load import Sent
 Nanos = NDArray[np.int64]
 BACKLOG_STEP_NS = 250_000_000
 GROWTH = 1.5
-"""A backlog whose last third is on average more than so many times its first third is growing, if it is worth ..."""
+"""A backlog whose last third is on average more than so many times its first third is growing, if it has grown by ..."""
 WORTH_S = 0.1
-"""... more than so much of the load."""
+WORTH_RECORDS = 20
+"""... more than so much time of the load, and so many records."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def backlog(records: Timeline, start_ns: int, end_ns: int) -> NDArray[np.float64
 
 
 def is_growing(waiting: NDArray[np.float64], rate: float) -> bool:
-    """Whether the source's lag grows: its last third against its first, and worth more than a tenth of a second."""
+    """Whether the source's lag grows: its last third against its first, by more than noise can make."""
     third = len(waiting) // 3
     if third == 0:
         return False
     first, last = float(waiting[:third].mean()), float(waiting[-third:].mean())
-    return last > GROWTH * first and last - first > rate * WORTH_S
+    return last > GROWTH * first and last - first > max(rate * WORTH_S, WORTH_RECORDS)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 CLOSE_ENOUGH = 1.1
 MOST_TRIES = 20
+LOWEST = 64
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def search(first_rate: float, attempt: Callable[[float], Try]) -> list[Try]:
             rate = good * 2
         elif not good:
             rate = bad / 2
-            if rate < 1:
+            if rate < first_rate / LOWEST:
                 return tries
         elif bad / good <= CLOSE_ENOUGH:
             return tries

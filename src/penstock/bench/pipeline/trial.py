@@ -273,7 +273,7 @@ class Bench:
             lag,
             sent,
             read,
-            report.counts,
+            {name: counts for name, counts in report.counts.items() if _flows(self.graph, name)},
             len(journal),
             float(self.job.place("memory").read_text()),
         )
@@ -304,6 +304,11 @@ class Bench:
         finally:
             source.close()
         return path
+
+
+def _flows(graph: Graph, source: str) -> bool:
+    declared = graph.source(source)
+    return declared is not None and declared.kind != "reference" and declared.clock is None
 
 
 class _Job:

@@ -90,6 +90,7 @@ class OracleServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def ask(self, spec: Path) -> None:
@@ -227,6 +228,10 @@ class _Simulation:
             return problem.render()
         except (OSError, duckdb.Error) as problem:
             return f"{type(problem).__name__}: {problem}"
+        except RuntimeError as problem:
+            if "interrupted" in str(problem).lower():  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from problem
+            raise
         return None if self._world.crash is None else "crashed"
 
     def _sink_url(self, name: str) -> Url:

@@ -1,0 +1,120 @@
+"""`penstock bench PIPELINE` from end to end: a checked run with its report, and a job that fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.bench.report import read_report
+
+PIPELINE = """
+from datetime import datetime
+import penstock as ps
+
+class Click(ps.Contract):
+    user_id: int = ps.Field(ge=0)
+    at: datetime
+
+class User(ps.Contract):
+    id: int
+    city: str | None = None
+
+class Page(ps.Contract):
+    path: str
+    title: str
+
+class View(ps.Contract):
+    path: str = ps.Field(references="pages.path")
+    at: datetime
+
+pipeline = ps.Pipeline("clicks")
+pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
+pipeline.stream("visits", View, event_time="at", watermark="5 seconds", state="unbounded")
+pipeline.table("users", User, key="id")
+pipeline.reference("pages", Page, key="path")
+pipeline.view(
+    "per_second",
+    "SELECT time_bucket(INTERVAL '1 second', at) AS second, count(*) AS n FROM clicks GROUP BY ALL",
+)
+pipeline.view(
+    "per_city",
+    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users ON users.id = user_id GROUP BY city",
+    state="unbounded",
+)
+pipeline.view("per_title", "SELECT title, count(*) AS n FROM visits JOIN pages USING (path) GROUP BY title")
+"""
+
+
+def bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", "bench", "p.py", "--report", "out", *options],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@pytest.mark.slow
+def test_every_sink_is_compared_and_the_report_accounts_for_all_records(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(PIPELINE)
+    wrong = ("--broken", "0.1", "--late", "0.05", "--late-by", "1m", "--deletes", "0.1", "--producers", "2")
+    done = bench(tmp_path, "--rate", "300", "--updates", "30", "--duration", "2s", "--warmup", "1s", *wrong)
+    found = read_report(tmp_path / "out.json")
+    # On a busy machine the latencies may not count; the comparison does.
+    assert found.judgement.status != "wrong", done.stderr
+    assert done.returncode == (0 if found.judgement.status == "right" else 1), done.stderr
+    for view in ("per_second", "per_city", "per_title"):
+        assert f"rows of {view}" in found.judgement.headline
+    counts = found.counts
+    assert counts["lost"] == counts["doubled"] == 0
+    assert counts["dead"] > 20
+    assert 600 < counts["records"] < 1_500
+    latency = found.latency("record")
+    assert latency is not None
+    assert 300 < latency.count < 900
+    assert (tmp_path / "out.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_job_that_loses_changes_is_wrong_and_one_that_fails_is_told(tmp_path: Path) -> None:
+    lossy = """
+import sys
+if "penstock.bench.pipeline.job" in getattr(sys.modules["__main__"], "__file__", "").replace("/", "."):
+    from penstock.engines.duckdb import epoch
+    whole = epoch.changes_sql
+    def drop(*arguments, **options):
+        sql = whole(*arguments, **options)
+        return sql and f"SELECT * FROM ({sql}) WHERE n % 3 <> 0"
+    epoch.changes_sql = drop
+"""
+    (tmp_path / "p.py").write_text(PIPELINE + lossy)
+    done = bench(tmp_path, "--rate", "200", "--duration", "1s", "--warmup", "1s")
+    assert done.returncode == 1
+    assert "PS-BENCH-001" in done.stderr
+    assert json.loads((tmp_path / "out.json").read_text())["judgement"]["status"] == "wrong"
+    (tmp_path / "p.py").write_text(
+        PIPELINE.replace("count(*) AS n FROM visits", "sum(1 // 0 + error('no'))::INT AS n FROM visits")
+    )
+    failed = bench(tmp_path, "--rate", "200", "--duration", "1s", "--warmup", "1s")
+    assert failed.returncode in (1, 2)
+    assert "PS-" in failed.stderr
+
+
+def test_a_share_above_one_and_an_unknown_pipeline_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.py").write_text(PIPELINE)
+    assert bench(tmp_path, "--broken", "1.5").returncode == 2
+    unknown = subprocess.run(
+        [sys.executable, "-m", "penstock", "bench", "nothing.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert unknown.returncode == 2
+    assert "there is no such file" in unknown.stderr
