@@ -210,6 +210,24 @@ NESTED = (
         "recursive",
         "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3) SELECT c.n, t.k FROM c, t",
     ),
+    _one("pivot", "PIVOT m ON x IN (0, 1) USING count(*) AS n GROUP BY k"),
+    _one("pivot_standard", "SELECT * FROM (SELECT k, x FROM m) PIVOT (count(*) FOR x IN (0, 1))"),
+    _one("pivot_join", "SELECT t.a, p.* FROM t JOIN (PIVOT m ON x IN (0, 1) USING count(*) GROUP BY k) p ON p.k = t.k"),
+    _one("unpivot", "UNPIVOT (SELECT k, x, k + x AS y FROM m) ON x, y INTO NAME what VALUE v"),
+    _one("unpivot_standard", "SELECT k, what, v FROM (SELECT k, n, k AS o FROM t) UNPIVOT (v FOR what IN (n, o))"),
+    _one("lateral_unnest", "SELECT m.k, l.u FROM m, LATERAL unnest([m.x, 7]) AS l(u)"),
+    _one(
+        "full_join_views",
+        "SELECT k, a.n, b.o FROM (SELECT k, count(*) AS n FROM m GROUP BY k) a FULL JOIN "
+        "(SELECT k, max(n) AS o FROM t GROUP BY k) b USING (k)",
+    ),
+    _one("not_in_nulls", "SELECT k FROM t WHERE k NOT IN (SELECT x FROM m)"),
+    _one(
+        "recursive_tree",
+        "WITH RECURSIVE c(id, top, depth) AS (SELECT k, k, 0 FROM t WHERE n IS NULL UNION ALL "
+        "SELECT t.k, c.top, depth + 1 FROM t JOIN c ON t.n = c.id WHERE depth < 4) "
+        "SELECT top, count(*) AS n, max(depth) AS d FROM c GROUP BY top",
+    ),
     _one("struct", "SELECT {'k': k, 'x': x} AS pair, [k, x] AS both_values FROM m"),
     Case(
         "views",
@@ -271,6 +289,13 @@ NESTED = (
 UNSTATED = tuple(
     replace(case, definite=True)
     for case in (
+        _one(
+            "sessions",
+            "WITH marked AS (SELECT k, at, CASE WHEN at - lag(at) OVER (PARTITION BY k ORDER BY at) < "
+            "INTERVAL '4 seconds' THEN 0 ELSE 1 END AS fresh FROM s), numbered AS (SELECT k, at, sum(fresh) OVER "
+            "(PARTITION BY k ORDER BY at ROWS UNBOUNDED PRECEDING) AS session FROM marked) "
+            "SELECT k, session, count(*) AS n, min(at) AS began, max(at) AS ended FROM numbered GROUP BY ALL",
+        ),
         _one("limit_alone", "SELECT k, x FROM m LIMIT 2"),
         _one("limit_offset", "SELECT k, x FROM m ORDER BY x LIMIT 2 OFFSET 1"),
         _one("limit_ties", "SELECT n, a, k FROM t ORDER BY n DESC LIMIT 2"),

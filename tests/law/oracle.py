@@ -62,7 +62,7 @@ class Oracle:
         """The rows of a view; later views can read it."""
         self._use(window)
         # DuckDB takes a bare `at` for the start of AT (VERSION => ...).
-        sql = re.sub(r"\bat\b", '"at"', sql)
+        sql = re.sub(r'(?<!")\bat\b(?!")', '"at"', sql)
         # A view over streams stays a view: what reads it through a window must not see that window's late rows.
         for kind in ("TABLE", "VIEW"):
             if name in self._made[kind]:
@@ -76,7 +76,7 @@ class Oracle:
     def put(self, name: str, sql: str, rows: list[Values]) -> None:
         """Give a view these rows (a final view holds what was frozen) with the columns of `sql`."""
         self._use("")
-        sql = re.sub(r"\bat\b", '"at"', sql)
+        sql = re.sub(r'(?<!")\bat\b(?!")', '"at"', sql)
         self._connection.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM ({sql}) LIMIT 0')
         if rows:
             marks = ", ".join("?" * len(rows[0]))

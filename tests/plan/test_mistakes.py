@@ -113,6 +113,8 @@ VIEWS = (
     Mistake(
         "SELECT s.k, t.name FROM s ASOF JOIN t ON s.word || t.name = 'x' AND s.k >= t.k", "PS-DECL-008", "tie", 1, 27
     ),
+    Mistake("PIVOT s ON word USING sum(v)", "PS-DECL-008", "name the values", 1, 1),
+    Mistake("SELECT * FROM\n  (PIVOT s ON word USING sum(v))", "PS-DECL-008", "name the values", 2, 4),
     Mistake("SELECT * FROM (SUMMARIZE s)", "PS-DECL-008", "rows", 1, 16),
     Mistake("SELECT * FROM duckdb_settings()", "PS-DECL-003", "not declared", 1, 15),
     Mistake("SELECT * FROM query_table('s')", "PS-DECL-003", "not declared", 1, 15),

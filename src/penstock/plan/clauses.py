@@ -39,7 +39,7 @@ def refuse(select: exp.Select) -> None:
         if isinstance(node, exp.Window):
             raise Opaque("a window function")
         if isinstance(node, exp.Unnest | exp.Explode | exp.Lateral | exp.Values | exp.TableSample | exp.Pivot):
-            raise Opaque(type(node).__name__.lower())
+            raise Opaque("unnest" if isinstance(node, exp.Unnest | exp.Explode) else type(node).__name__.lower())
         if isinstance(node, exp.Anonymous) and node.name.lower() in ("unnest", "grouping", "grouping_id"):
             raise Opaque(node.name.lower())
 

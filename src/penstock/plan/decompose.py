@@ -6,9 +6,12 @@ an inner query then becomes a refresh of its own, so that the outer one need not
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlglot import exp
 
-from penstock.plan.blocks import Field, RefreshBlock, Relation, UnionBlock, quote
+from penstock.plan import flat
+from penstock.plan.blocks import Field, FlatBlock, RefreshBlock, Relation, UnionBlock, quote
 from penstock.plan.clauses import Opaque
 from penstock.plan.late import exclude_late
 from penstock.plan.made import Made
@@ -28,10 +31,19 @@ def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, .
         case exp.Select():
             selected = compile_select(tree, name, fields, made.relations, made.binder)
             for block in selected.blocks:
+                if isinstance(block, FlatBlock):
+                    _check(made, block)
                 made.add(block)
             return selected.blocks[-1].relation
         case _:
             raise Opaque(type(tree).__name__.upper())
+
+
+def _check(made: Made, block: FlatBlock) -> None:
+    """Bind a block's own SQL before anything runs: what does not bind (`BindProblem`) goes to refresh."""
+    names = {name: quote(name) for name in block.inputs}
+    bare = replace(block, hidden_alias=None, late=None)
+    made.binder.describe(flat.content_sql(bare, names))
 
 
 def _drop_order(tree: exp.Query) -> exp.Query:
@@ -67,6 +79,8 @@ def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
                 _rename(other.this, cte.alias, block.name)
     if isinstance(tree, exp.Select):
         for number, subquery in enumerate(_from_subqueries(tree), 1):
+            if subquery.args.get("pivots") or not isinstance(subquery.this, exp.Query):
+                raise Opaque("PIVOT or UNPIVOT")
             if not subquery.alias:
                 raise Opaque("a subquery without a name")
             block = _inner(made, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])

@@ -144,6 +144,8 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
             expected="one SELECT in DuckDB's SQL",
             hint=_instead(first),
         ) from None
+    if len(trees) == 1 and isinstance(trees[0], exp.Pivot):
+        return exp.select("*", dialect=DIALECT).from_(exp.Subquery(this=trees[0]))
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise DeclarationError(
             "PS-DECL-006",
