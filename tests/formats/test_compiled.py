@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pytest
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from penstock.connectors.base import RawBatch
 from penstock.contract.patterns import IP, UUID
 from penstock.contract.schema import Column, Rule, Schema
+from penstock.formats import compiled
 from penstock.formats.compiled import CompiledJudge, Split, loader
 from penstock.formats.decode import decoder_for
 from penstock.formats.judge_sql import Judgement, proven_columns
@@ -171,9 +172,17 @@ def test_tombstones_are_doubted() -> None:
     assert sum(batch.rows for batch in found.doubtful) == 2
 
 
+@pytest.fixture(autouse=True)
+def _settings_of_the_driver() -> Iterator[None]:
+    before = compiled.WORTH_THREADS
+    yield
+    compiled.WORTH_THREADS = before
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_chunks_and_threads_change_nothing(data: st.DataObject) -> None:
+    compiled.WORTH_THREADS = data.draw(st.sampled_from([0, 10_000]))
     good = json.dumps(SOUND, ensure_ascii=False).encode()
     pool = [good, good.replace(b'": ', b'":'), b"{}", good[:-1], good.replace(b"click", b"clack"), b""]
     records = data.draw(st.lists(st.sampled_from(pool), max_size=40))

@@ -31,6 +31,8 @@ WORTHWHILE_ROWS = 20_000
 WORTHWHILE_S = 2.0
 # Smaller chunks are put together first: each run of the kernel costs as much as some hundred records.
 LEAST_CHUNK = 4_096
+# Starting threads takes as long as the kernel needs for some thousand records.
+WORTH_THREADS = 10_000
 MOST_FIELDS = 60
 SWITCH = "PENSTOCK_COMPILED"
 
@@ -105,6 +107,7 @@ class CompiledJudge:
 
     def __init__(self, judgement: Judgement) -> None:
         self.columns = judgement.schema.columns
+        self._specs: dict[tuple[str, ...], _Spec] = {}
         self._required = {c.name for c in self.columns if not c.nullable or c.default or c.name in judgement.key}
 
     @staticmethod
@@ -116,13 +119,15 @@ class CompiledJudge:
 
     def split(self, kernel: Kernel, batches: Sequence[RawBatch], columns: Collection[str], threads: int) -> Split:
         """Judge all records. columns: those to give."""
-        spec = _Spec(kernel, self.columns, self._required, columns)
+        wanted = tuple(columns)
+        spec = self._specs.get(wanted) or _Spec(kernel, self.columns, self._required, wanted)
+        self._specs[wanted] = spec
         pieces = [(batch, piece) for batch in batches for piece in _pieces(batch)]
 
         def run(job: tuple[RawBatch, pa.RecordBatch]) -> tuple[list[pa.RecordBatch], RawBatch | None]:
             return _judge_piece(kernel, spec, *job)
 
-        if threads > 1 and len(pieces) > 1:
+        if threads > 1 and len(pieces) > 1 and sum(piece.num_rows for _, piece in pieces) >= WORTH_THREADS:
             with ThreadPoolExecutor(threads) as pool:
                 done = list(pool.map(run, pieces))
         else:
