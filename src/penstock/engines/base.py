@@ -8,7 +8,7 @@ or none of them. It reads no clock and polls no source: all that is not determin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -88,6 +88,11 @@ class SourceProgress:
     version: str | None = None
     counts: Counts = field(default_factory=Counts)
 
+    def copy(self) -> SourceProgress:
+        """One that moves on its own."""
+        partitions = {number: replace(stood) for number, stood in self.partitions.items()}
+        return replace(self, partitions=partitions, counts=replace(self.counts))
+
 
 @dataclass
 class Progress:
@@ -99,6 +104,11 @@ class Progress:
     replay_offset: int = 0
     late: dict[str, int] = field(default_factory=dict)
     flushed: bool = False
+
+    def copy(self) -> Progress:
+        """One that moves on its own."""
+        sources = {name: source.copy() for name, source in self.sources.items()}
+        return replace(self, sources=sources, late=dict(self.late))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ telescopes).
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,7 +85,7 @@ def _attempt(
     guarded: frozenset[str],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
-    moved = copy.deepcopy(progress)
+    moved = progress.copy()
     moved.epoch = given.epoch
     moved.flushed = given.flush
     connection.execute("BEGIN")
