@@ -25,7 +25,7 @@ from penstock.connectors.base import Url
 from penstock.connectors.registry import open_sink
 from tests.connectors.conformance import context, epoch_changes
 sink = open_sink(Url.parse(sys.argv[1]), context())
-for epoch in range(sink.delivered() + 1, 12):
+for epoch in range(max(sink.delivered() + 1, int(sys.argv[2])), 12):
     sink.deliver(epoch, epoch_changes(epoch, epoch % 4))
     print(epoch, flush=True)
 sink.close()
@@ -40,15 +40,15 @@ def finish(url: str) -> None:
     sink.close()
 
 
-def killed_writer(url: str, plan: str, records: Path | None) -> int:
-    """Deliver epochs 0 to 11 in a process that is killed; the last epoch that it acknowledged, -1 for none."""
+def killed_writer(url: str, plan: str, records: Path | None, *, first: int = 0) -> int:
+    """Deliver epochs `first` to 11 in a process that is killed; the last epoch that it acknowledged, -1 for none."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, str(Path(root) / "src"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {failpoints.ARM_VARIABLE: plan, "PYTHONPATH": path}
     if records is not None:
         environment[unsynced.VARIABLE] = str(records)
     done = subprocess.run(
-        [sys.executable, "-c", WRITER_PROGRAM, url],
+        [sys.executable, "-c", WRITER_PROGRAM, url, str(first)],
         stdout=subprocess.PIPE,
         env=environment,
         start_new_session=True,
@@ -134,6 +134,17 @@ def test_killed_writers_deliver_every_epoch_once(tmp_path: Path, plan: str, powe
     sink.close()
     finish(url)
     assert sorted(rows_of_lines(tmp_path / "out.jsonl")) == wanted_of_writer()
+
+
+@pytest.mark.parametrize("point", ["torn", "sync", "mark"])
+def test_half_of_the_first_epoch_is_not_taken_for_what_was_there_before(tmp_path: Path, point: str) -> None:
+    """The first epoch that has rows is the first one of all: nothing was delivered before it."""
+    assert killed_writer(f"file:{tmp_path}/out.jsonl", f"file_sink.{point}@1", None, first=3) == -1
+    sink = open_sink(Url.parse(f"file:{tmp_path}/out.jsonl"), context())
+    assert sink.delivered() == -1
+    sink.deliver(3, epoch_changes(3, 3))
+    sink.close()
+    assert rows_of_lines(tmp_path / "out.jsonl") == expected(3, count=3)
 
 
 def test_another_state_appends_behind_what_is_there(tmp_path: Path) -> None:
