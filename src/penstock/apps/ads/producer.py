@@ -187,6 +187,7 @@ class _Sender:
         self._sound: CellCounts = {}
         self._broken: Counter[str] = Counter()
         self._lag = LatencyHistogram()
+        self._lags: deque[NDArray[np.int64]] = deque()
         self._last_lag_us = 0
         self._scheduled = self._durable = self._failed = self._retries = 0
         self._folder = Path(production.ledger)
@@ -199,7 +200,7 @@ class _Sender:
         block.stamp(start, stop, produce_time_ms)
         self._scheduled += stop - start
         lag_us = (now_ns - block.due_ns[start:stop]) // 1_000
-        self._lag.add(lag_us)
+        self._lags.append(lag_us)
         self._last_lag_us = int(lag_us[0])
         partition = self._sends % self._partitions
         self._sends += 1
@@ -218,7 +219,7 @@ class _Sender:
         self.flush()
         if self._settling is not None:
             self._settling.result()
-        return self._settle(self._lag.to_dict(), last=True)
+        return self.settle(last=True)
 
     def settle_soon(self) -> None:
         """Let the other thread settle, unless it still does; what went wrong there is raised here."""
@@ -226,22 +227,13 @@ class _Sender:
             if not self._settling.done():
                 return
             self._settling.result()
-        self._settling = self._thread.submit(self._settle, self._lag.to_dict())
+        self._settling = self._thread.submit(self.settle)
 
-    def settle(self) -> Ledger:
-        """Account for what is durable by now, and write the ledger."""
-        return self._settle(self._lag.to_dict())
-
-    def progress(self) -> Progress:
-        return Progress(self._index, self._scheduled - self._failed, self._failed, self._last_lag_us)
-
-    def close(self) -> None:
-        self._thread.shutdown()
-        if self._schedule is not None:
-            self._schedule.close()
-        self._writer.close()
-
-    def _settle(self, lag_us: dict[str, int], *, last: bool = False) -> Ledger:
+    def settle(self, *, last: bool = False) -> Ledger:
+        """Account for what is durable by now, and write the ledger; never by two threads at once."""
+        lags = [self._lags.popleft() for _ in range(len(self._lags))]
+        if lags:
+            self._lag.add(np.concatenate(lags))
         durable = [self._writer.durable_offset(partition) for partition in range(self._partitions)]
         done = []
         # The sending thread only adds at the other end. One partition may be durable further than another: what waits
@@ -266,10 +258,19 @@ class _Sender:
             self._retries,
             self._sound,
             dict(self._broken),
-            lag_us,
+            self._lag.to_dict(),
         )
         ledger.write(self._folder)
         return ledger
+
+    def progress(self) -> Progress:
+        return Progress(self._index, self._scheduled - self._failed, self._failed, self._last_lag_us)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        if self._schedule is not None:
+            self._schedule.close()
+        self._writer.close()
 
     def _append(self, partition: int, block: Block, start: int, stop: int) -> int | None:
         """The offset of the first record, None if the topic did not take them.
