@@ -223,7 +223,8 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
 def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
     relation = block.relation
     name, rows = quote(_delta_name(relation)), -1
-    if any(relation.name in node.block.inputs for node in scope.plan.nodes):
+    # Affected groups compare with what is stored, which moves before the outbox reads.
+    if block.strategy != "merge" or any(relation.name in node.block.inputs for node in scope.plan.nodes):
         rows = scope.temporary(_delta_name(relation), sql)
     else:
         # read once, by the outbox
