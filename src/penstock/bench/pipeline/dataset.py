@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from penstock.bench.pipeline.disturbance import Disturbance
 from penstock.bench.pipeline.generator import KEYS, Recipe, RecordGenerator
-from penstock.bench.pipeline.values import EPOCH_US
+from penstock.bench.pipeline.numbers import EPOCH_US
 from penstock.contract.schema import Column, Schema
 from penstock.graph import Graph, SourceDecl
 from penstock.plan.blocks import SourceBlock

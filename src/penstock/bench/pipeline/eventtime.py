@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.bench.pipeline.values import decimals
+from penstock.bench.pipeline.numbers import decimals
 from penstock.contract.schema import Column, Schema
 from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
 

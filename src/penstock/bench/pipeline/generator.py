@@ -19,16 +19,9 @@ from numpy.typing import NDArray
 from penstock.bench.pipeline.breakage import Breakage, Fields, breakages, joined, record_fields
 from penstock.bench.pipeline.disturbance import Disturbance
 from penstock.bench.pipeline.eventtime import EventColumn, event_column
+from penstock.bench.pipeline.numbers import Draw, pool_draw, whole_numbers
 from penstock.bench.pipeline.texts import NoText
-from penstock.bench.pipeline.values import (
-    Draw,
-    column_draw,
-    column_sequence,
-    holds,
-    pool_draw,
-    present_draw,
-    whole_numbers,
-)
+from penstock.bench.pipeline.values import column_draw, column_sequence, holds, present_draw
 from penstock.contract.schema import Column, ForeignKey
 from penstock.contract.types import quote
 from penstock.errors import DeclarationError

@@ -18,11 +18,11 @@ from penstock.bench.pipeline.load import Sent
 
 Nanos = NDArray[np.int64]
 BACKLOG_STEP_NS = 250_000_000
+# A backlog grows if its last third is on average more than so many times its first third, and has grown by more than so
+# much time of the load and so many records.
 GROWTH = 1.5
-"""A backlog whose last third is on average more than so many times its first third is growing, if it has grown by ..."""
 WORTH_S = 0.1
 WORTH_RECORDS = 20
-"""... more than so much time of the load, and so many records."""
 
 
 @dataclass(frozen=True)
