@@ -44,15 +44,19 @@ def peers(context: click.Context, to_set_up: str | None) -> None:
 )
 @click.option("--seed", type=click.IntRange(0), default=20_000, show_default=True, help="Of the backlog.")
 @click.option("--broken", type=click.FloatRange(0.0, 1.0), default=0.0, show_default=True, help="Share of bad records.")
+@click.option("--defaults/--no-defaults", default=True, show_default=True, help="Also the engines as they come.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/peers"), show_default=True)
 @output_option
-def ads(events: int, names: str, repeat: int, seed: int, broken: float, folder: Path, output: Output) -> int:
+def ads(
+    events: int, names: str, repeat: int, seed: int, broken: float, defaults: bool, folder: Path, output: Output
+) -> int:
     """The ads job: counts per campaign and window over one backlog, by Penstock and by its peers.
 
     Every result of every run is compared with an independent recount; an engine with one wrong count gets no figure.
     Exit code 1 when one has none.
     """
-    taking_part = contenders(_names(names, PEERS))
+    everyone = contenders(_names(names, PEERS))
+    taking_part = [contender for contender in everyone if defaults or contender.variant != "default"]
     for contender in taking_part:
         if contender.environment is not None:
             contender.environment.demand()
