@@ -9,8 +9,8 @@ from penstock.connectors.log import LogSource, LogTopic
 from penstock.url import Url
 from penstock.verify.simulation.schedule import SinkKind
 
-ROLL_BYTES = 4_096
-SEGMENT_BYTES = 16_384
+ROLL_BYTES = 1_024
+SEGMENT_BYTES = 4_096
 
 
 def sink_url(kind: SinkKind, folder: Path, view: str) -> Url:
