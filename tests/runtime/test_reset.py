@@ -139,6 +139,7 @@ def test_e3_what_the_source_has_lost_is_replayed_and_applied_from_what_was_kept(
         assert place.counts() == {"rows": 4, "accepted": 3, "duplicate": 0, "dead": 1}
 
 
+@pytest.mark.slow
 def test_e3_a_second_reset_hands_everything_on_again(tmp_path: Path) -> None:
     place = filled(tmp_path)
     place.reset(RELAXED)
@@ -169,6 +170,7 @@ def test_a_view_declared_anew_says_itself_which_kept_rows_are_late_for_it(tmp_pa
     assert place.late() == []
 
 
+@pytest.mark.slow
 def test_what_a_sink_refused_comes_along_under_an_id_of_its_own(tmp_path: Path) -> None:
     place = filled(tmp_path)
     place.reset()
@@ -211,9 +213,9 @@ SLOW = pytest.mark.slow
 POINTS = [
     pytest.param("reset.built", True, marks=SLOW),
     pytest.param("reset.kept", True, marks=SLOW),
-    ("reset.unmarked", True),
+    pytest.param("reset.unmarked", True, marks=SLOW),
     pytest.param("file.rename", True, marks=SLOW),
-    ("file.renamed", True),
+    pytest.param("file.renamed", True, marks=SLOW),
     ("file.renamed", False),
 ]
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 from penstock.engines.base import Progress
 from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.connection import connect, first_row
+from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.state import table
 from penstock.errors import StateError
 from penstock.plan import flat
@@ -67,10 +68,8 @@ def read(old: Path) -> Handed | None:
             names = connection.execute(
                 "SELECT table_name FROM duckdb_tables() WHERE schema_name = '_ps' AND starts_with(table_name, 'l_')"
             ).fetchall()
-            late = {
-                str(name)[2:]: connection.execute(f"SELECT * FROM {table(name)}").to_arrow_table() for (name,) in names
-            }
-            dead = connection.execute(f"SELECT {letters.LETTER_COLUMNS} FROM _ps.dead").to_arrow_table()
+            late = {str(name)[2:]: fetch(connection, f"SELECT * FROM {table(name)}") for (name,) in names}
+            dead = fetch(connection, f"SELECT {letters.LETTER_COLUMNS} FROM _ps.dead")
         except (duckdb.Error, KeyError):
             return None
         _checkpoint(connection, old)
@@ -162,7 +161,7 @@ def _renamed(state_id: str, id: str) -> str:
 def _carry_rows(connection: duckdb.DuckDBPyConnection, stream: str, rows: pa.Table) -> bool:
     """Store the late rows of a stream; they fit where each column of its contract was there and had its type."""
     stored = table(f"l_{stream}")
-    wanted = connection.execute(f"SELECT * FROM {stored}").to_arrow_table().schema
+    wanted = fetch(connection, f"SELECT * FROM {stored}").schema
     if any(rows.schema.get_field_index(f.name) < 0 or rows.schema.field(f.name).type != f.type for f in wanted):
         return False
     columns = column_list(wanted.names)
