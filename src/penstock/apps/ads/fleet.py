@@ -15,6 +15,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Literal, Self
 
 from penstock.apps.ads.ledger import Ledger
@@ -27,6 +28,7 @@ Message = Literal["ready"] | Progress | Ledger | str
 START_DELAY_NS = 300_000_000
 READY_WITHIN_S = 60.0
 PREFERENCE = -10
+AUTOGROUP = Path("/proc/self/autogroup")
 # How long a thread that renders or counts may keep the one that sends waiting.
 SWITCH_S = 0.000_2
 
@@ -151,9 +153,12 @@ def _main(production: Production, index: int, pace: Pace, link: Connection) -> N
 
 def _prefer() -> None:
     """Ask to be scheduled before the job, for a schedule that waits for the system under test is no schedule."""
-    # Only some users may; the others see in the lag what it costs them.
-    with contextlib.suppress(PermissionError):
+    # Linux shares processors among sessions first, and priorities only count within one: so a session of its own, and
+    # a priority for both. Only some users may, and not every system knows it; the lag shows what that costs.
+    with contextlib.suppress(OSError):
+        os.setsid()
         os.nice(PREFERENCE)
+        AUTOGROUP.write_text(str(PREFERENCE))
 
 
 def _failed(index: int, message: str) -> RunError:
