@@ -156,6 +156,15 @@ def test_e3_a_second_reset_hands_everything_on_again(tmp_path: Path) -> None:
     assert place.late() == [(7, "late")]
 
 
+def test_a_letter_that_was_dropped_stays_so_when_its_record_is_refused_again(tmp_path: Path) -> None:
+    place = filled(tmp_path)
+    place.ask("dlq.drop", ids=[_id(place, 5)])
+    place.reset()
+    place.once()
+    assert place.letters() == {4: "dead", 5: "dropped", 8: "dead"}
+    assert place.counts()["dead"] == 3
+
+
 def test_late_rows_of_another_contract_stay_in_the_old_file(tmp_path: Path) -> None:
     place = filled(tmp_path)
     done = place.reset(CLICKS.replace("kind VARCHAR NOT NULL", "kind VARCHAR NOT NULL, note VARCHAR"))
