@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -17,6 +19,7 @@ from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.peers.contest import ENVIRONMENTS, Material, contenders, export, shape, write_material
 from penstock.apps.ads.recount import recount
 from penstock.apps.ads.trial import clear_workplace
+from penstock.bench.peers import harness
 from penstock.bench.peers.environments import Environment, java_home
 from penstock.bench.peers.harness import Row
 from penstock.bench.peers.runner import Contender, Outcome, Shape, measure
@@ -82,9 +85,31 @@ def test_a_peer_that_fails_leaves_no_figure_and_says_why(tmp_path: Path) -> None
 
 def test_nothing_that_a_peer_has_started_outlives_it(tmp_path: Path) -> None:
     assert toy(tmp_path, child=str(tmp_path / "pid")).figures
-    status = Path(f"/proc/{(tmp_path / 'pid').read_text()}/status")
-    deadline = time.monotonic() + 10
-    # Killed at once; whoever adopts orphans here may take its time to bury them.
+    wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.slow
+def test_a_peer_ends_when_whoever_measures_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "toy.py").write_text(PROGRAM.replace("time.sleep(0.05 * (self.runs > 1))", "time.sleep(600)"))
+    order = {"program": str(tmp_path / "toy.py"), "report": str(tmp_path / "report"), "runs": 1, "work": {
+        "inputs": {}, "folder": str(tmp_path / "runs"), "window_s": 10, "watermark_s": 5, "cores": 1, "options": {},
+    }}  # fmt: skip
+    (tmp_path / "order.json").write_text(json.dumps(order))
+    command = [sys.executable, harness.__file__, str(tmp_path / "order.json")]
+    start = f"import subprocess; print(subprocess.Popen({command}, start_new_session=True).pid, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as measuring:
+        assert measuring.stdout is not None
+        peer = int(measuring.stdout.readline())
+        while not (tmp_path / "runs" / "run-0").exists():
+            time.sleep(0.05)
+        measuring.kill()
+    wait_until_gone(peer)
+
+
+def wait_until_gone(process: int) -> None:
+    """Killed at once; whoever adopts orphans here may take its time to bury them."""
+    deadline = time.monotonic() + 30
+    status = Path(f"/proc/{process}/status")
     while status.exists() and "zombie" not in status.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.05)
