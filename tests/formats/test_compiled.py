@@ -148,6 +148,8 @@ def test_every_place_of_a_uuid_is_looked_at() -> None:
         b" " + with_("note", '"x"').encode(),
         with_("note", '"x"').replace(',"ip"', ',"other":1,"ip"').encode(),
         with_("note", '"x"').replace(',"ip"', ',"n":1,"ip"').encode(),
+        # as many fields as the contract has, one of them twice in place of another that may be missing
+        with_("note", '"x"').replace(',"small":-128', ',"n":1').encode(),
         with_("note", '"x"').replace(',"ip"', ',,"ip"').encode(),
         with_("note", '"x"').replace("}", ",}").encode(),
         with_("note", '"x"').replace('"ip"', '"i\\u0070"').encode(),
