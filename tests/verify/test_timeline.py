@@ -129,7 +129,7 @@ def prepare(folder: Path, *, extra: str = "", rows: int = 200) -> None:
             | ({"_op": "-D"} if draw.random() < 0.2 else {})
         )
         + "\n"
-        for _ in range(rows // 4)
+        for _ in range(rows)
     ]
     (folder / "clicks.jsonl").write_text("".join(clicks))
     (folder / "passing.jsonl").write_text("".join(clicks[::2]))
