@@ -132,12 +132,15 @@ def _facts(outcomes: Sequence[Outcome], events: int, broken: float) -> dict[str,
 def _rates(outcome: Outcome, own: Outcome | None, events: int) -> dict[str, float | None]:
     figures = outcome.figures
     if figures is None:
-        return {"warm_events_per_s": None, "cold_events_per_s": None, "penstock_is_times_faster": None}
+        names = ("warm_events_per_s", "cold_events_per_s", "penstock_is_times_faster", "times_the_cpu_of_penstock")
+        return dict.fromkeys(names)
     ours = own.figures if own else None
+    cpu = figures.warm_cpu_s / ours.warm_cpu_s if ours and ours.warm_cpu_s and figures.warm_cpu_s else None
     return {
         "warm_events_per_s": events / figures.warm_s,
         "cold_events_per_s": events / figures.cold_s,
         "penstock_is_times_faster": figures.warm_s / ours.warm_s if ours else None,
+        "times_the_cpu_of_penstock": cpu,
     }
 
 
@@ -148,7 +151,7 @@ def _own(outcomes: Sequence[Outcome]) -> Outcome | None:
 def _show(outcomes: Sequence[Outcome], events: int) -> None:
     table = Table(title=f"{events:,} ad events, 2 cores; times: how often faster Penstock is")
     table.add_column("engine")
-    for name in ("events/s", "cold", "times", "CPU us/event", "MB"):
+    for name in ("events/s", "cold", "times", "CPU us/event", "times CPU", "MB"):
         table.add_column(name, justify="right")
     for outcome in outcomes:
         table.add_row(*_cells(outcome, _own(outcomes), events))
@@ -162,13 +165,14 @@ def _cells(outcome: Outcome, own: Outcome | None, events: int) -> list[str]:
     figures, rates = outcome.figures, _rates(outcome, own, events)
     name = f"{outcome.name}, {outcome.variant}"
     if figures is None:
-        return [name, *["-"] * 5]
-    times = rates["penstock_is_times_faster"]
+        return [name, *["-"] * 6]
+    times, cpu = rates["penstock_is_times_faster"], rates["times_the_cpu_of_penstock"]
     return [
         name,
         f"{rates['warm_events_per_s']:,.0f}",
         f"{rates['cold_events_per_s']:,.0f}",
         "-" if times is None else f"{times:.2f}",
         "-" if figures.warm_cpu_s is None else f"{figures.warm_cpu_s / events * 1e6:.2f}",
+        "-" if cpu is None else f"{cpu:.2f}",
         "-" if figures.memory_mb is None else f"{figures.memory_mb:,.0f}",
     ]
