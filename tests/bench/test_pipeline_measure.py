@@ -97,6 +97,7 @@ def trial(**changes: object) -> Trial:
         0,
         10_000 * MS,
         records,
+        records,
         histogram(records),
         lag_of(1),
         10_000,
@@ -124,15 +125,33 @@ def test_a_rate_holds_if_p99_does_the_lag_does_not_grow_and_all_was_read() -> No
     assert attempt(trial(), 30).holds
     assert "above" in attempt(trial(), 10).reasons[0]
     late = steady(1_000, 10, 0.02, slower=1.3)
-    growing = attempt(trial(records=late, latency=histogram(late)), 1e9)
+    growing = attempt(trial(whole=late, measured=late, latency=histogram(late)), 1e9)
     assert growing.reasons == ("the lag grows",)
     assert attempt(trial(lag=lag_of(50)), 30).void
     assert not attempt(trial(read=1), 30).holds
 
 
-def test_the_report_accounts_for_every_record(tmp_path: Path) -> None:
-    load = LoadSpec("p.py", {}, {}, {}, "", 13.0)
-    setup = Setup(load, 1_000.0, 0.0, 3.0, 2, 1_000, tmp_path)
+def test_what_waits_from_the_warm_up_is_part_of_the_lag() -> None:
+    records = steady(1_000, 13, 2.0)
+    start_ns = 3_000 * MS
+    slow_but_steady = trial(
+        whole=records,
+        measured=records.since(start_ns),
+        start_ns=start_ns,
+        end_ns=13_000 * MS,
+        latency=histogram(records),
+    )
+    assert attempt(slow_but_steady, 1e9).holds
+    waiting = next(s for s in report(made_setup(), slow_but_steady, this_machine(), {}).series if s.name == "waiting")
+    assert waiting.lines[0].values[0] == pytest.approx(2_000, rel=0.01)
+
+
+def made_setup() -> Setup:
+    return Setup(LoadSpec("p.py", {}, {}, {}, "", 13.0), 1_000.0, 0.0, 3.0, 2, 1_000, Path("unused"))
+
+
+def test_the_report_accounts_for_every_record() -> None:
+    setup = made_setup()
     tries = [Try(1_000, 20.0, ()), Try(2_000, 90.0, ("the lag grows",))]
     found = report(setup, trial(), this_machine(), {"search_p99_ms": 50.0}, tries)
     assert found.counts == {

@@ -66,7 +66,7 @@ def attempt(trial: Trial, p99_ms: float) -> Try:
         reasons.append(f"{trial.sent:,} records were sent, {trial.read:,} were read")
     if found > p99_ms:
         reasons.append(f"P99 {found:,.1f} ms is above {p99_ms:g} ms")
-    if is_growing(backlog(trial.records, trial.start_ns, trial.end_ns), trial.rate):
+    if is_growing(backlog(trial.whole, trial.start_ns, trial.end_ns), trial.rate):
         reasons.append("the lag grows")
     return Try(trial.rate, found, tuple(reasons), void)
 
@@ -139,13 +139,14 @@ def settings(load: LoadSpec, setup: Setup) -> dict[str, Value]:
 def _series(trial: Trial) -> tuple[Series, ...]:
     start_us, end_us = trial.start_ns // 1_000, trial.end_ns // 1_000
     steps = steps_between(start_us, end_us - 1, SECOND_US)
-    due_us, done_us = trial.records.due_ns // 1_000, trial.records.done_ns // 1_000
+    due_us, done_us = trial.whole.due_ns // 1_000, trial.whole.done_ns // 1_000
+    measured_us = trial.measured.due_ns // 1_000
     rates = (
         rate_line("due", due_us, start_us, SECOND_US, steps),
         rate_line("delivered", done_us, start_us, SECOND_US, steps),
     )
-    percentiles = percentile_lines(trial.records.latency_us, due_us, start_us, SECOND_US, steps)
-    waiting = backlog(trial.records, trial.start_ns, trial.end_ns)
+    percentiles = percentile_lines(trial.measured.latency_us, measured_us, start_us, SECOND_US, steps)
+    waiting = backlog(trial.whole, trial.start_ns, trial.end_ns)
     lines = (Line("records", tuple(float(n) for n in np.asarray(waiting))),)
     return (
         Series("throughput", "Records due and delivered", "records/s", 1.0, rates),

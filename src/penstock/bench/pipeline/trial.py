@@ -76,12 +76,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that came to its end. sent, read: records of all sources; start_ns: when measuring began."""
+    """A trial that came to its end. sent, read: records of all sources; start_ns: when measuring began.
+
+    whole: the records of the streams, those of the warm-up too; measured: those due while it was measured.
+    """
 
     rate: float
     start_ns: int
     end_ns: int
-    records: Timeline
+    whole: Timeline
+    measured: Timeline
     latency: LatencyHistogram
     lag: LatencyHistogram
     sent: int
@@ -268,6 +272,7 @@ class Bench:
             setup.rate,
             start_ns,
             base_ns + round(self.load.duration_s * 1e9),
+            whole,
             measured,
             histogram(measured),
             lag,

@@ -101,7 +101,7 @@ class PlannedStart:
     def __str__(self) -> str:
         parts = [f"up to {self.upto:.0%} of the input", f"epochs of {self.max_rows} rows", f"reads of {self.reads_of}"]
         parts += ["without flush"] if not self.flush else []
-        parts += [f"sinks {self.held} epochs behind"] if self.held else []
+        parts += [f"sinks behind by {self.held}"] if self.held else []
         parts += [f"clock {self.clock_jump_us / 1e6:+,.0f} s"] if self.clock_jump_us else []
         return "; ".join([*parts, *map(str, self.faults)])
 
