@@ -181,7 +181,10 @@ def compete(name: str, material: Material, folder: Path, variant: str, **options
     contender = next(c for c in contenders([name]) if (c.name, c.variant) == (name, variant))
     contender = replace(contender, options={**contender.options, **options})
     if contender.environment is not None:
-        contender.environment.set_up()
+        try:
+            contender.environment.set_up()
+        except DeclarationError as error:  # no Java, or no Python that the peer runs on
+            pytest.skip(f"{error.message}: {error.got}")
     return measure(contender, material.inputs, folder / "runs", shape(1), material.check)
 
 
