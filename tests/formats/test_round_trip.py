@@ -78,3 +78,16 @@ def test_a_tombstone_deletes_by_key() -> None:
     )
     row = judged(decoder_for(SCHEMA, "upsert", kind="table", key=("i",)), given)[0]
     assert (row["_ps_op"], row["i"], row["_ps_ok"]) == ("-D", 5, True)
+
+
+@pytest.mark.parametrize("value", ["0.4565", "-0.4565", "0.0000"])
+@pytest.mark.parametrize("format", ["changelog", "csv"])
+def test_a_decimal_that_is_all_fraction_has_a_zero_before_its_point(format: str, value: str) -> None:
+    schema = Schema("Fraction", (Column("d", "DECIMAL(4,4)"),))
+    table = pa.table({"d": pa.array([Decimal(value)], pa.decimal128(4, 4))})
+    encoded = encode(table, format, ())
+    header = tuple(csv_names(table)) if format == "csv" else ()
+    offsets = pa.chunked_array([pa.array([0], pa.int64())])
+    given = RawBatch(0, pa.chunked_array([encoded.values]), offsets, 1, None, None, header)
+    row = judged(decoder_for(schema, format), given)[0]
+    assert (row["d"], row["_ps_ok"]) == (Decimal(value), True)
