@@ -175,7 +175,7 @@ def _start(draw: random.Random, scene: Scene, points: Mapping[str, int], share: 
 
 def _fault(draw: random.Random, scene: Scene, points: Mapping[str, int]) -> Fault:
     kind = draw.random()
-    if kind < 0.6 or not scene.views or not scene.sources:
+    if kind < 0.6 or not (points and scene.views and scene.sources):
         point = draw.choice([*points, TORN_COMMIT])
         often = points.get(point, 8)
         return Crash(point, _hit(draw, often), draw.choice(("nothing", "unsynced", "torn")))
