@@ -304,8 +304,8 @@ def test_a_calculator_that_fails_says_why(tmp_path: Path) -> None:
 def test_leaving_a_calculator_early_ends_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, monkeypatch, partitions=1)
     calculator = Calculator(bench.sight())
+    calculator.wait_until_ready(60)
     with pytest.raises(KeyError), calculator:
-        calculator.wait_until_ready(60)
         raise KeyError
     assert not calculator._process.is_alive()
     assert calculator._process.exitcode == 143
