@@ -39,7 +39,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "init": Verb("penstock.cli.init", "init", "Make a small pipeline of your own, with data and a test."),
     "run": Verb("penstock.cli.run", "run", "Run a pipeline."),
-    "test": Verb("penstock.cli.test", "test", "Run a pipeline's fixtures and compare the rows expected."),
+    "test": Verb("penstock.cli.test", "test", "Run a pipeline's fixtures, or take it through simulated faults."),
     "plan": Verb("penstock.cli.plan", "plan", "Show what a run would build, rebuild or refuse."),
     "explain": Verb("penstock.cli.explain", "explain", "Show strategy, reason, state, bound and SQL of each block."),
     "verify": Verb("penstock.cli.verify", "verify", "Compare a pipeline with an independent batch run."),
@@ -53,7 +53,7 @@ VERBS: dict[str, Verb] = {
     "topics": Verb("penstock.cli.topics", "topics", "Create, clear or describe topics."),
     "ads": Verb("penstock.cli.ads", "ads", "The ads application: its producers."),
     "demo": Verb("penstock.cli.demo", "demo", "Producers and the ads job together, checked, in half a minute."),
-    "bench": Verb("penstock.cli.bench", "bench", "Measure an application."),
+    "bench": Verb("penstock.cli.bench", "bench", "Measure an application, or a pipeline of your own."),
     "doctor": Verb("penstock.cli.doctor", "doctor", "Show what is installed, what is missing and what to type."),
 }
 
