@@ -447,12 +447,40 @@ def rule_sql(column: Column, rule: Rule) -> str:
             operator = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}[rule.name]
             return f"{name} {operator} {_argument(column, argument)}"
         case "multiple_of":
-            return f"{name} % {_argument(column, argument)} = 0"
+            return _multiple_of(column, argument)
         case "min_length":
             return f"{_size(column)} >= {argument}"
         case "max_length":
             return f"{_size(column)} <= {argument}"
     return f"regexp_matches({name}, {literal(str(argument))})"
+
+
+def exact_step(column: Column, argument: object) -> Decimal | None:
+    """What a value is to be a multiple of, where that can be told exactly; None where it is told of doubles."""
+    step = Decimal(str(argument))
+    digits = max(0, -int(step.normalize().as_tuple().exponent))
+    match parse_type(column.type):
+        case IntegerType():
+            return step if not digits else None
+        case DecimalType(precision=precision, scale=scale) if precision - scale + max(scale, digits) <= 38:
+            return step
+    return None
+
+
+def tolerance(column: Column) -> float:
+    """Which share of a value its distance from a multiple may be; pydantic's, wider for FLOAT."""
+    return 1e-6 if column.type == "FLOAT" else 1e-9
+
+
+def _multiple_of(column: Column, argument: object) -> str:
+    name = quote(column.name)
+    step = exact_step(column, argument)
+    if step is not None:
+        return f"{name} % {step:f} = 0"
+    value, near = f"{name}::DOUBLE", f"abs({name}::DOUBLE) * {tolerance(column)!r}::DOUBLE"
+    width = f"{abs(float(str(argument)))!r}::DOUBLE"
+    rest = f"abs({value} % {width})"
+    return f"({rest} <= {near} OR abs({rest} - {width}) <= {near})"
 
 
 def _size(column: Column) -> str:

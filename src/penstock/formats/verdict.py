@@ -25,7 +25,7 @@ from penstock.contract.schema import Column, Rule, Verdict
 from penstock.contract.types import DecimalType, IntegerType, ListType, MapType, PlainType, StructType, parse_type
 from penstock.formats import types_sql
 from penstock.formats.jsontext import Json, NotJson, Number, Object, read_json
-from penstock.formats.judge_sql import CHANGE_FIELDS, OPERATIONS, Judgement
+from penstock.formats.judge_sql import CHANGE_FIELDS, OPERATIONS, Judgement, exact_step, tolerance
 from penstock.formats.types_sql import children
 
 _INTEGER = re.compile(types_sql.INTEGER)
@@ -345,13 +345,23 @@ def _holds(column: Column, rule: Rule, value: Value) -> bool:
         case "pattern":
             return _matches(str(argument), str(value))
         case "multiple_of":
-            return Decimal(str(value)) % Decimal(str(argument)) == 0
+            return _is_multiple(column, value, argument)
     bound: object = argument
     if column.type in ("TIMESTAMP", "DATE", "TIME"):
         bound = _moment(column.type, str(argument))
     elif isinstance(value, Decimal) and isinstance(argument, float):
         value = float(value)
     return bool(_COMPARE[rule.name](value, bound))
+
+
+def _is_multiple(column: Column, value: Value, argument: object) -> bool:
+    step = exact_step(column, argument)
+    if step is not None:
+        return _WIDE.remainder(Decimal(str(value)), step) == 0
+    number, width = float(str(value)), abs(float(str(argument)))
+    near = abs(number) * tolerance(column)
+    rest = abs(math.fmod(number, width))
+    return rest <= near or abs(rest - width) <= near
 
 
 # compiling a pattern takes RE2 a hundred times as long as matching it, and Arrow does not keep what it compiled
