@@ -87,7 +87,7 @@ def run_job(spec: JobSpec) -> None:
     with Runner(graph, target, options, sources=sources) as runner:
         runner.run()
         if spec.report:
-            _report(runner, Path(spec.report))
+            write_report(runner, Path(spec.report))
 
 
 def journal_file(report: Path) -> Path:
@@ -95,7 +95,7 @@ def journal_file(report: Path) -> Path:
     return report.with_suffix(".journal")
 
 
-def _report(runner: Runner, path: Path) -> None:
+def write_report(runner: Runner, path: Path) -> None:
     query = runner.state.query
     entries = query("SELECT entry FROM _ps.journal ORDER BY epoch").column("entry").to_pylist()
     journal_file(path).write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")

@@ -27,7 +27,7 @@ from penstock.load import load_pipeline
 from penstock.runtime.runner import Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.url import Url
-from penstock.verify.job import _report, with_sink_per_view
+from penstock.verify.job import with_sink_per_view, write_report
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def run(spec: BenchJob) -> None:
     drained = RunOptions(until=Until.DRAINED, max_rows=spec.max_rows)
     with Runner(graph, target, drained, observers=(times,), sinks=sinks) as runner:
         runner.run()
-        _report(runner, spec.place("report.json"))
+        write_report(runner, spec.place("report.json"))
     times.write(spec.place("times.npz"))
     spec.place("memory").write_text(f"{memory:.1f}")
 

@@ -34,7 +34,7 @@ from penstock.settings import Target
 from penstock.storage import failpoints, unsynced
 from penstock.url import Url
 from penstock.verify.fold import Difference, compare_view
-from penstock.verify.job import EndingSource, _report, journal_file
+from penstock.verify.job import EndingSource, journal_file, write_report
 from penstock.verify.ledgers import compare_ledgers
 from penstock.verify.simulation.inputs import BASE_US, Case, deliver_records, generated_records, write_inputs
 from penstock.verify.simulation.outputs import change_records, sink_url
@@ -221,7 +221,7 @@ class _Simulation:
                     runner.run()
                     self._course.epochs += runner.progress.epoch + 1 if last else 0
                     if last:
-                        _report(runner, self._report)
+                        write_report(runner, self._report)
         except Crashed:
             return "crashed"
         except Error as problem:
