@@ -96,6 +96,7 @@ def journal_file(report: Path) -> Path:
 
 
 def write_report(runner: Runner, path: Path) -> None:
+    """What the oracle is compared with: epochs, dead and late rows, counts; the journal goes to a file beside it."""
     query = runner.state.query
     entries = query("SELECT entry FROM _ps.journal ORDER BY epoch").column("entry").to_pylist()
     journal_file(path).write_text("".join(f"{entry}\n" for entry in entries), encoding="utf-8")
