@@ -58,7 +58,7 @@ class Encoder:
         try:
             if self._prepared is None or not self._prepared.equals(changes.schema):
                 self._prepare(changes)
-            table = self._connection.execute("EXECUTE encoded").to_arrow_reader().read_all()
+            table = self._connection.sql("EXECUTE encoded").to_arrow_table()
         finally:
             self._current.table = changes.schema.empty_table()
         return Encoded(_binary(table.column("v")), _binary(table.column("k")) if self._keyed else None)
