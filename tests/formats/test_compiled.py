@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import json
+import logging
 import random
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from penstock.connectors.base import RawBatch
 from penstock.contract.patterns import IP, UUID
 from penstock.contract.schema import Column, Rule, Schema
 from penstock.formats import compiled
-from penstock.formats.compiled import CompiledJudge, Split, loader
+from penstock.formats.compiled import SWITCH, WORTHWHILE_ROWS, CompiledJudge, Loader, Split, loader
 from penstock.formats.decode import decoder_for
 from penstock.formats.judge_sql import Judgement, proven_columns
 from tests.formats.agreement import agree
@@ -172,6 +173,32 @@ def test_text_that_is_not_utf8_is_doubted_alone() -> None:
 def test_tombstones_are_doubted() -> None:
     found = split([with_("note", '"x"').encode(), None])
     assert sum(batch.rows for batch in found.doubtful) == 2
+
+
+def test_a_kernel_that_cannot_be_loaded_is_told_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(name: str) -> object:
+        raise ImportError(f"{name} needs another numpy")
+
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setattr("penstock.formats.compiled.importlib.import_module", broken)
+    monkeypatch.setattr(logging.getLogger("penstock"), "propagate", True)
+    fresh = Loader()
+    with caplog.at_level(logging.WARNING, "penstock"):
+        assert fresh.kernel(WORTHWHILE_ROWS - 1) is None
+        assert fresh._thread is None
+        assert fresh.kernel(1) is None
+        assert fresh._thread is not None
+        fresh._thread.join()
+    assert "SQL judges alone" in caplog.text
+    assert fresh.kernel(WORTHWHILE_ROWS) is None
+
+
+@pytest.mark.parametrize(("switch", "loaded"), [("never", False), ("now", True)])
+def test_the_switch_is_obeyed(monkeypatch: pytest.MonkeyPatch, switch: str, loaded: bool) -> None:
+    monkeypatch.setenv(SWITCH, switch)
+    assert (Loader().kernel(1) is not None) is loaded
 
 
 @pytest.fixture(autouse=True)

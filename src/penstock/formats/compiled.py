@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import threading
 import time
@@ -76,9 +77,16 @@ class Loader:
             case _:
                 worthwhile = self._rows >= WORTHWHILE_ROWS or time.monotonic() - self._since >= WORTHWHILE_S
                 if worthwhile and self._thread is None:
-                    self._thread = threading.Thread(target=self.load, name="penstock-kernel", daemon=True)
+                    self._thread = threading.Thread(target=self._load_aside, name="penstock-kernel", daemon=True)
                     self._thread.start()
         return self._kernel
+
+    def _load_aside(self) -> None:
+        try:
+            self.load()
+        except Exception as problem:  # noqa: BLE001 - an installation that is broken in whatever way; SQL judges on
+            self._never = True
+            logging.getLogger("penstock").warning("the compiled kernel cannot be loaded, SQL judges alone: %s", problem)
 
     def load(self) -> Kernel | None:
         """Load it now; None without the extra."""
