@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pytest
@@ -145,3 +146,28 @@ def test_an_event_that_no_result_includes_has_no_latency() -> None:
     times, wrong = included(parts, CellResults(np.array([10]), np.array([[1, 0, 0]]), np.array([PRODUCED_MS + 1])))
     assert wrong == 0
     assert times[0].latest_us.tolist() == [10]
+
+
+@given(st.randoms(use_true_random=False))
+def test_a_job_that_loses_an_event_breaks_nothing(random: Random) -> None:
+    """Its results contradict each other: those that are left explain each other, and the others are counted."""
+    parts = []
+    for _ in range(2):
+        size = random.randint(1, 13)
+        produced = sorted(random.randrange(12) for _ in range(size))
+        parts.append(columns(*((random.randrange(3), at, at) for at in produced)))
+    lost, kept = random.randrange(2), []
+    gone = random.randrange(len(parts[lost].kinds))
+    for number, part in enumerate(parts):
+        keep = np.arange(len(part.kinds)) != gone if number == lost else np.ones(len(part.kinds), dtype=np.bool_)
+        kept.append(keep)
+    reached = [[0, 0]]
+    while reached[-1] != [len(part.kinds) for part in parts]:
+        reached.append([min(len(p.kinds), at + random.randrange(4)) for p, at in zip(parts, reached[-1], strict=True)])
+    held = [row for row in reached if sum(int(keep[:at].sum()) for keep, at in zip(kept, row, strict=True))]
+    lossy = [CellEvents(p.kinds[k], p.produce_ms[k], p.intended_us[k]) for p, k in zip(parts, kept, strict=True)]
+    short = [[int(keep[:at].sum()) for keep, at in zip(kept, row, strict=True)] for row in held]
+    times, impossible = included(parts, results_of(lossy, short, list(range(len(held)))))
+    assert 0 <= impossible <= len(held)
+    for part in times:
+        assert (part.earliest_us <= part.latest_us).all()

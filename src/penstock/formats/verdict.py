@@ -25,7 +25,8 @@ from penstock.contract.schema import Column, Rule, Verdict
 from penstock.contract.types import DecimalType, IntegerType, ListType, MapType, PlainType, StructType, parse_type
 from penstock.formats import types_sql
 from penstock.formats.jsontext import Json, NotJson, Number, Object, read_json
-from penstock.formats.judge_sql import CHANGE_FIELDS, OPERATIONS, Judgement, exact_step, tolerance
+from penstock.formats.judge_sql import CHANGE_FIELDS, OPERATIONS, Judgement
+from penstock.formats.rules_sql import exact_step, tolerance
 from penstock.formats.types_sql import children
 
 _INTEGER = re.compile(types_sql.INTEGER)

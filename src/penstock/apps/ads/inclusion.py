@@ -87,17 +87,17 @@ def inclusion(parts: Sequence[CellEvents], results: CellResults) -> Inclusion:
 
 def included(parts: Sequence[CellEvents], results: CellResults) -> tuple[list[Included], int]:
     """The times of inclusion by partition, and how many results are impossible (those are left out)."""
-    found = inclusion(parts, results)
-    sound = ~found.impossible
-    if not sound.all():
-        results = _chosen(results, sound)
-        found = inclusion(parts, results)
+    impossible = 0
+    # Without those that are impossible, others may turn out to be: bounds follow from all results together.
+    while (found := inclusion(parts, results)).impossible.any():
+        impossible += int(found.impossible.sum())
+        results = _chosen(results, ~found.impossible)
     # Times never fall within a partition of the results; several partitions of them are put in order here.
     written_us = np.maximum.accumulate(results.written_us) if len(results.written_us) else results.written_us
     times = [
         _times(part, least, most, written_us) for part, least, most in zip(parts, found.least, found.most, strict=True)
     ]
-    return times, int((~sound).sum())
+    return times, impossible
 
 
 def _falls(results: CellResults) -> Flags:
