@@ -81,7 +81,8 @@ def inclusion(parts: Sequence[CellEvents], results: CellResults) -> Inclusion:
     else:
         unexplained = _unexplained(prefixes, least, most, kept)
     impossible = falls.copy()
-    impossible[~falls] = wrong | unexplained
+    # what the types said may contradict the order of the results
+    impossible[~falls] = wrong | unexplained | (least > most).any(axis=0)
     return Inclusion(_spread(least, ~falls), _spread(most, ~falls), impossible)
 
 
