@@ -171,6 +171,7 @@ def read_ledgers_of(production: Production) -> list[Ledger]:
     return read_ledgers(Path(production.ledger))
 
 
+@pytest.mark.slow
 def test_a_fleet_runs_to_its_end(tmp_path: Path) -> None:
     production = production_in(tmp_path, load=Load(500), duration_s=1.0)
     with Fleet(production) as fleet:

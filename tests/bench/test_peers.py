@@ -125,6 +125,7 @@ def test_the_recount_is_the_measure(clean: Material) -> None:
     assert "twice" in clean.check([*cells, cells[0]])
 
 
+@pytest.mark.slow
 def test_a_peer_with_tampered_counts_gets_no_figure(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ class Killed(BaseException):
     """Stands for the end of the process: closing a sink afterwards only gives its descriptors back, as that would."""
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     kills=st.lists(st.tuples(st.sampled_from(KILL_POINTS), st.integers(1, 4)), max_size=6),

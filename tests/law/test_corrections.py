@@ -68,6 +68,7 @@ def _adds_up(session: Session) -> None:
 _click_rows = st.builds(_click, st.sampled_from([-1, 1, 2]), st.sampled_from(["a", "b", "c"]), st.integers(0, 30))
 
 
+@pytest.mark.slow
 @lawful(15)
 @given(
     st.lists(st.lists(_click_rows, max_size=5), min_size=1, max_size=4),

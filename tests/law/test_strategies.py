@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.law.strategies import PAGE, page, regressed, rows
 
 
+@pytest.mark.slow
 def test_the_page_of_strategies_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.law.strategies"
 

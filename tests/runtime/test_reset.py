@@ -93,6 +93,7 @@ def filled(folder: Path) -> Place:
     return place
 
 
+@pytest.mark.slow
 def test_e3_letters_and_late_rows_come_along_and_get_their_verdict_where_the_source_is_read_again(
     tmp_path: Path,
 ) -> None:
@@ -120,6 +121,7 @@ def test_e3_letters_and_late_rows_come_along_and_get_their_verdict_where_the_sou
     assert place.counts() == {"rows": 10, "accepted": 9, "duplicate": 0, "dead": 1}
 
 
+@pytest.mark.slow
 def test_e3_what_the_source_has_lost_is_replayed_and_applied_from_what_was_kept(tmp_path: Path) -> None:
     place = filled(tmp_path)
     place.reset(RELAXED)
@@ -156,6 +158,7 @@ def test_e3_a_second_reset_hands_everything_on_again(tmp_path: Path) -> None:
     assert place.late() == [(7, "late")]
 
 
+@pytest.mark.slow
 def test_a_letter_that_was_dropped_stays_so_when_its_record_is_refused_again(tmp_path: Path) -> None:
     place = filled(tmp_path)
     place.ask("dlq.drop", ids=[_id(place, 5)])
