@@ -14,7 +14,7 @@ BOTH_DUCKDB := $(wildcard tests/engines tests/law tests/plan tests/formats tests
 
 help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
-	@echo "make check    style, types, layers and the fast tests (3 minutes)"
+	@echo "make check    style, types, layers and the fast tests (4 minutes)"
 	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (25 minutes)"
 	@echo "make soak     the full counts: 500 kills, long fuzzing"
 	@echo "make mutants  seeded faults, each of which must fail a test"
