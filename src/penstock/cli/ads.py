@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,24 @@ from penstock.connectors.log import LogTopic, LogVersions
 from penstock.errors import DeclarationError, RunError
 
 LEDGER = ".penstock/ads/ledger"
+
+
+_RUN_OPTIONS = (
+    click.option("--events", default="events", show_default=True, help="A name or log:FOLDER."),
+    click.option("--results", default="results", show_default=True, help="A name or log:FOLDER."),
+    click.option("--ledger", type=click.Path(path_type=Path), default=Path(LEDGER), show_default=True),
+    click.option("--window", type=Seconds(), default="10s", show_default=True),
+    click.option("--watermark", type=Seconds(), default="5s", show_default=True),
+    click.option("--campaigns", type=click.IntRange(1), default=CAMPAIGNS, show_default=True),
+    click.option("--ads", "ads_each", type=click.IntRange(1), default=ADS_PER_CAMPAIGN, show_default=True),
+)
+
+
+def _run_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The options that say where a run that has ended left its topics and ledgers, and what it ran with."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -83,13 +102,7 @@ def mapping(topic: str, campaigns: int, ads_each: int) -> None:
 
 
 @ads.command()
-@click.option("--events", default="events", show_default=True, help="A name or log:FOLDER.")
-@click.option("--results", default="results", show_default=True, help="A name or log:FOLDER.")
-@click.option("--ledger", type=click.Path(path_type=Path), default=Path(LEDGER), show_default=True)
-@click.option("--window", type=Seconds(), default="10s", show_default=True)
-@click.option("--watermark", type=Seconds(), default="5s", show_default=True)
-@click.option("--campaigns", type=click.IntRange(1), default=CAMPAIGNS, show_default=True)
-@click.option("--ads", "ads_each", type=click.IntRange(1), default=ADS_PER_CAMPAIGN, show_default=True)
+@_run_options
 @output_option
 def check(
     events: str,
@@ -120,13 +133,7 @@ def check(
 
 
 @ads.command()
-@click.option("--events", default="events", show_default=True, help="A name or log:FOLDER.")
-@click.option("--results", default="results", show_default=True, help="A name or log:FOLDER.")
-@click.option("--ledger", type=click.Path(path_type=Path), default=Path(LEDGER), show_default=True)
-@click.option("--window", type=Seconds(), default="10s", show_default=True)
-@click.option("--watermark", type=Seconds(), default="5s", show_default=True)
-@click.option("--campaigns", type=click.IntRange(1), default=CAMPAIGNS, show_default=True)
-@click.option("--ads", "ads_each", type=click.IntRange(1), default=ADS_PER_CAMPAIGN, show_default=True)
+@_run_options
 @click.option("--report", type=click.Path(path_type=Path), help="Where the report goes (.json and .html are added).")
 @output_option
 def latency(

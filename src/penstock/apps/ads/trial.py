@@ -7,7 +7,6 @@ like any service; a second run of it drains what is left, so that every trial al
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from penstock.apps.ads.job import JobPlan, JobProcess, Workplace
 from penstock.apps.ads.ledger import Ledger
 from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.producer import Production
+from penstock.bench.folders import emptied
 from penstock.bench.latency import LatencyHistogram
 from penstock.bench.report import Machine, this_machine
 
@@ -74,12 +74,7 @@ def clear_workplace(folder: Path) -> Workplace:
     Raises:
         FileExistsError: the folder has something in it that is not a trial's.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise FileExistsError(f"{folder} is not empty, and not of an earlier trial")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    emptied(folder, MARK, "trial")
     return Workplace(folder)
 
 

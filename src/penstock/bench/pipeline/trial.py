@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from penstock.bench.folders import emptied
 from penstock.bench.latency import LatencyHistogram
 from penstock.bench.pipeline.job import BenchJob, bench_graph
 from penstock.bench.pipeline.load import READY, LoadSpec, Sent, log_file, preload, produce, read_log, send_lag
@@ -105,12 +105,7 @@ def clear_folder(folder: Path) -> None:
     Raises:
         FileExistsError: the folder has something in it that is not a benchmark's.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise FileExistsError(f"{folder} is not empty, and not of an earlier benchmark")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+    emptied(folder, MARK, "benchmark")
 
 
 class Bench:
