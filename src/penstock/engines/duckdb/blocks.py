@@ -6,29 +6,22 @@ not move runs no statement, except in the first epoch (a query over nothing may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
 
-import duckdb
-
-from penstock.connectors.base import Batch
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
+from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
-from penstock.formats.decode import Decoder
 from penstock.plan import final, flat, grouped, multiset, refresh, union
 from penstock.plan.blocks import (
     HIDDEN,
     Block,
-    Field,
     FinalBlock,
     FlatBlock,
     GroupedBlock,
     Node,
     RefreshBlock,
-    Relation,
     SourceBlock,
     StepBlock,
     UnionBlock,
@@ -36,57 +29,6 @@ from penstock.plan.blocks import (
     content_name,
     quote,
 )
-from penstock.plan.plan import Plan
-from penstock.plan.storage import HIDDEN_FIELDS
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What a relation did in this epoch: `sql` is a table or subquery; rows may be unknown (-1) for a subquery."""
-
-    sql: str
-    weighted: bool
-    rows: int = -1
-
-
-@dataclass
-class EpochScope:
-    """What the blocks of one epoch share.
-
-    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    threads: of the database. started: joins whose delta is a table already. guarded: sources in which a record may be
-    malformed, parsed by the slower statement.
-    """
-
-    connection: duckdb.DuckDBPyConnection
-    plan: Plan
-    epoch: int
-    first: bool
-    flush: bool
-    before: Mapping[str, int | None]
-    after: Mapping[str, int | None]
-    late: frozenset[str]
-    threads: int = 1
-    deltas: dict[str, Delta] = field(default_factory=dict)
-    keyed: dict[str, Delta] = field(default_factory=dict)
-    contents: dict[str, str] = field(default_factory=dict)
-    started: set[str] = field(default_factory=set)
-    forced: set[str] = field(default_factory=set)
-    guarded: frozenset[str] = frozenset()
-    correction: bool = False
-    columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
-    records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
-
-    def temporary(self, name: str, sql: str) -> int:
-        """Create (or replace) a temporary table; the number of its rows."""
-        row = first_row(self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
-        return int(row[0]) if row else 0
-
-    def watermark(self, streams: tuple[str, ...], *, after: bool) -> int | None:
-        """The minimum over the streams; None where one has none yet."""
-        marks = [(self.after if after else self.before).get(s) for s in streams]
-        known = [m for m in marks if m is not None]
-        return min(known) if known and len(known) == len(marks) else None
 
 
 def run_block(scope: EpochScope, node: Node) -> None:
@@ -113,27 +55,6 @@ def run_block(scope: EpochScope, node: Node) -> None:
             assert_never(block)
 
 
-def _set(scope: EpochScope, relation: Relation, sql: str, rows: int = -1) -> None:
-    if rows != 0:
-        scope.deltas[relation.name] = Delta(sql, not relation.append_only, rows)
-
-
-def _delta_name(relation: Relation) -> str:
-    return f"_ps_d_{relation.name}"
-
-
-def _stored_fields(relation: Relation) -> tuple[Field, ...]:
-    return (*relation.fields, *(HIDDEN_FIELDS if relation.hidden else ()))
-
-
-def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: str) -> None:
-    """Move stored rows by a delta: first what comes, so that what comes and goes in one epoch can go."""
-    fields = _stored_fields(relation)
-    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
-    if delta.weighted:
-        scope.connection.execute(multiset.delete_sql(stored, delta.sql, fields))
-
-
 # -- flat and union ----------------------------------------------------------------------------------------------------
 
 
@@ -146,16 +67,16 @@ def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
             return
         (sql,) = flat.delta_sql(block, block.inputs[0], delta.sql, delta.weighted, scope.contents, late=late)
         if node.consumers <= 1 and node.content != "table":
-            _set(scope, relation, f"({sql})")
+            set_delta(scope, relation, f"({sql})")
             return
-        rows = scope.temporary(_delta_name(relation), sql)
+        rows = scope.temporary(delta_name(relation), sql)
     else:
         if relation.name not in scope.started:
             return
         # The terms were computed as each input moved (`start_joins`).
-        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(_delta_name(relation))}"))
+        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(delta_name(relation))}"))
         rows = int(row[0]) if row else 0
-    _set(scope, relation, quote(_delta_name(relation)), rows)
+    set_delta(scope, relation, quote(delta_name(relation)), rows)
     if node.content == "table" and rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
 
@@ -178,7 +99,7 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
         block.late.stream in scope.late or block.late.relation != moving or not scope.plan.fresh(moving)
     )
     delta = scope.deltas[moving]
-    name = quote(_delta_name(block.relation))
+    name = quote(delta_name(block.relation))
     for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late):
         if block.relation.name in scope.started:
             scope.connection.execute(f"INSERT INTO {name} {sql}")
@@ -194,8 +115,8 @@ def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:
     if not parts:
         return
     relation = block.relation
-    rows = scope.temporary(_delta_name(relation), " UNION ALL ".join(parts))
-    _set(scope, relation, quote(_delta_name(relation)), rows)
+    rows = scope.temporary(delta_name(relation), " UNION ALL ".join(parts))
+    set_delta(scope, relation, quote(delta_name(relation)), rows)
     if node.content == "table" and rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
 
@@ -222,10 +143,10 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
 
 def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
     relation = block.relation
-    name, rows = quote(_delta_name(relation)), -1
+    name, rows = quote(delta_name(relation)), -1
     # Affected groups compare with what is stored, which moves before the outbox reads.
     if block.strategy != "merge" or any(relation.name in node.block.inputs for node in scope.plan.nodes):
-        rows = scope.temporary(_delta_name(relation), sql)
+        rows = scope.temporary(delta_name(relation), sql)
     else:
         # read once, by the outbox
         name = f"({sql})"
@@ -303,7 +224,7 @@ def _run_final(scope: EpochScope, block: FinalBlock) -> None:
         parts.append(final.delta_sql(block, rows_now, f"({final.of_groups_sql(block, stored, quote(groups))})"))
     if not parts:
         return
-    name = _delta_name(relation)
+    name = delta_name(relation)
     rows = scope.temporary(name, " UNION ALL ".join(parts))
     closed = f"_ps_end <= {from_us(after)}" if after is not None else "FALSE"
     if rows:
@@ -333,8 +254,8 @@ def _run_refresh(scope: EpochScope, block: RefreshBlock) -> None:
     relation = block.relation
     rows, stored = f"_ps_r_{relation.name}", table(f"t_{relation.name}")
     scope.temporary(rows, refresh.renamed_sql(block))
-    count = scope.temporary(_delta_name(relation), refresh.delta_sql(block, quote(rows), stored))
-    _set(scope, relation, quote(_delta_name(relation)), count)
+    count = scope.temporary(delta_name(relation), refresh.delta_sql(block, quote(rows), stored))
+    set_delta(scope, relation, quote(delta_name(relation)), count)
     if count:
         apply_multiset(scope, relation, scope.deltas[relation.name], stored)
 
@@ -348,11 +269,11 @@ def _run_step(scope: EpochScope, node: Node, block: StepBlock) -> None:
     rows = run_step(scope.connection, block, delta.sql if delta else None, delta is not None and delta.weighted, after)
     if rows is None:
         return
-    name = _delta_name(block.relation)
+    name = delta_name(block.relation)
     scope.connection.register("_ps_step_rows", rows)
     columns = ", ".join(f"CAST({quote(f.name)} AS {f.type}) AS {quote(f.name)}" for f in block.relation.fields)
     count = scope.temporary(name, f"SELECT {columns} FROM _ps_step_rows")
     scope.connection.unregister("_ps_step_rows")
-    _set(scope, block.relation, quote(name), count)
+    set_delta(scope, block.relation, quote(name), count)
     if count and node.content == "table":
         apply_multiset(scope, block.relation, scope.deltas[block.relation.name], table(f"t_{block.relation.name}"))

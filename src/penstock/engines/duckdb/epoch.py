@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
-from penstock.engines.duckdb.blocks import Delta, EpochScope, add_terms, run_block, start_joins
+from penstock.engines.duckdb.blocks import add_terms, run_block, start_joins
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import changes_sql, fetch
+from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
 from penstock.engines.duckdb.state import journal_entry, table
 from penstock.errors import RunError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from penstock.engines.duckdb.blocks import EpochScope
+from penstock.engines.duckdb.scope import EpochScope
 from penstock.plan import multiset
 from penstock.plan.blocks import GroupedBlock, Relation, column_list
 

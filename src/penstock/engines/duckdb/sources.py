@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
-from penstock.engines.duckdb.blocks import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, RecordFinder, drop_duplicates, ingest, judged_name
+from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
 from penstock.formats.decode import Decoder

@@ -1,0 +1,89 @@
+"""What the blocks of one epoch share: deltas, contents, watermarks, and how a delta moves what is stored.
+
+A delta is a temporary table or a subquery; it has `_ps_w` unless its relation is append-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import duckdb
+
+from penstock.connectors.base import Batch
+from penstock.engines.duckdb.connection import first_row
+from penstock.formats.decode import Decoder
+from penstock.plan import multiset
+from penstock.plan.blocks import Field, Relation, quote
+from penstock.plan.plan import Plan
+from penstock.plan.storage import HIDDEN_FIELDS
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What a relation did in this epoch: `sql` is a table or subquery; rows may be unknown (-1) for a subquery."""
+
+    sql: str
+    weighted: bool
+    rows: int = -1
+
+
+@dataclass
+class EpochScope:
+    """What the blocks of one epoch share.
+
+    before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
+    threads: of the database. started: joins whose delta is a table already. guarded: sources in which a record may be
+    malformed, parsed by the slower statement.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    plan: Plan
+    epoch: int
+    first: bool
+    flush: bool
+    before: Mapping[str, int | None]
+    after: Mapping[str, int | None]
+    late: frozenset[str]
+    threads: int = 1
+    deltas: dict[str, Delta] = field(default_factory=dict)
+    keyed: dict[str, Delta] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    started: set[str] = field(default_factory=set)
+    forced: set[str] = field(default_factory=set)
+    guarded: frozenset[str] = frozenset()
+    correction: bool = False
+    columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
+
+    def temporary(self, name: str, sql: str) -> int:
+        """Create (or replace) a temporary table; the number of its rows."""
+        row = first_row(self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
+        return int(row[0]) if row else 0
+
+    def watermark(self, streams: tuple[str, ...], *, after: bool) -> int | None:
+        """The minimum over the streams; None where one has none yet."""
+        marks = [(self.after if after else self.before).get(s) for s in streams]
+        known = [m for m in marks if m is not None]
+        return min(known) if known and len(known) == len(marks) else None
+
+
+def set_delta(scope: EpochScope, relation: Relation, sql: str, rows: int = -1) -> None:
+    if rows != 0:
+        scope.deltas[relation.name] = Delta(sql, not relation.append_only, rows)
+
+
+def delta_name(relation: Relation) -> str:
+    return f"_ps_d_{relation.name}"
+
+
+def stored_fields(relation: Relation) -> tuple[Field, ...]:
+    return (*relation.fields, *(HIDDEN_FIELDS if relation.hidden else ()))
+
+
+def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: str) -> None:
+    """Move stored rows by a delta: first what comes, so that what comes and goes in one epoch can go."""
+    fields = stored_fields(relation)
+    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
+    if delta.weighted:
+        scope.connection.execute(multiset.delete_sql(stored, delta.sql, fields))
