@@ -10,6 +10,9 @@ import re
 import sys
 from pathlib import Path
 
+from penstock.bench.views.suite import SUITES, suite
+from penstock.engines.duckdb.engine import compile_for_duckdb
+from penstock.plan.plan import Plan
 from tests.law.catalogue import CATALOGUE
 from tests.law.law import compiled
 
@@ -17,7 +20,8 @@ PAGE = Path(__file__).parent.parent.parent / "docs/generated/strategies.md"
 HEAD = """# Strategies
 
 What the planner makes of each query that holds the law: one row per block, inputs first. `tests/law/catalogue.py` has
-the queries; `python -m tests.law.strategies` writes this page, and refuses to send to refresh what was incremental.
+the queries, those of TPC-H and Nexmark are in `src/penstock/bench/views`; `python -m tests.law.strategies` writes this
+page, and refuses to send to refresh what was incremental.
 
 | query | block | strategy | reason |
 |---|---|---|---|
@@ -30,7 +34,13 @@ def rows() -> list[tuple[str, str, str, str]]:
     for case in CATALOGUE:
         plan = compiled(case)[1]
         found += [(case.name, n.name, n.strategy, n.reason) for n in plan.nodes if n.strategy != "input"]
+    for name in SUITES:
+        found += _suite_rows(name, compile_for_duckdb(suite(name), in_memory=True))
     return found
+
+
+def _suite_rows(name: str, plan: Plan) -> list[tuple[str, str, str, str]]:
+    return [(f"{name}_{plan.owner(n.name)}", n.name, n.strategy, n.reason) for n in plan.nodes if n.strategy != "input"]
 
 
 def page() -> str:
