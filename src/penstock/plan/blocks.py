@@ -14,7 +14,18 @@ from typing import Literal
 
 from penstock.pipeline import SourceDecl, StepDecl
 
-Strategy = Literal["append", "merge", "affected groups", "delta join", "refresh", "fold", "input", "close"]
+Strategy = Literal[
+    "append",
+    "merge",
+    "affected groups",
+    "affected partitions",
+    "top rows",
+    "delta join",
+    "refresh",
+    "fold",
+    "input",
+    "close",
+]
 Content = Literal["table", "view", "none"]
 HIDDEN = ("_ps_p", "_ps_o", "_ps_wm")
 
@@ -199,6 +210,38 @@ class GroupedBlock:
 
 
 @dataclass(frozen=True)
+class Top:
+    """Only rows within the first places count. place: the rank as a window function; at_most: the last place."""
+
+    place: str
+    at_most: int
+
+
+@dataclass(frozen=True)
+class RankedBlock:
+    """Window functions over partitions. keys: the input's columns that all of them partition by.
+
+    columns: the input's own. outputs: (name, SQL over the input's columns, with window functions); qualify: which rows
+    stay. top: set where the first places of each partition decide alone. window: the window of event time among the
+    keys. noisy: as in `RefreshBlock`.
+    """
+
+    relation: Relation
+    input: str
+    columns: tuple[Field, ...]
+    keys: tuple[Field, ...]
+    outputs: tuple[tuple[str, str], ...]
+    qualify: str | None
+    top: Top | None
+    window: Window | None
+    noisy: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
 class FinalBlock:
     """`emit = 'final'` over a windowed group: each row once, when the watermark passes its window's end.
 
@@ -246,7 +289,7 @@ class StepBlock:
         return (self.input,)
 
 
-Block = SourceBlock | FlatBlock | UnionBlock | GroupedBlock | FinalBlock | RefreshBlock | StepBlock
+Block = SourceBlock | FlatBlock | UnionBlock | GroupedBlock | RankedBlock | FinalBlock | RefreshBlock | StepBlock
 
 
 @dataclass(frozen=True)

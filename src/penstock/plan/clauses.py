@@ -119,7 +119,9 @@ def aggregates_in(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]
         if isinstance(node, exp.Filter):
             found.append(node)
             return
-        is_aggregate = isinstance(node, exp.AggFunc) or (isinstance(node, exp.Func) and function_names(node) & names)
+        # AND and OR are functions to the parser, and begin with the text of their first operand.
+        called = isinstance(node, exp.Func) and not isinstance(node, exp.Connector)
+        is_aggregate = isinstance(node, exp.AggFunc) or (called and function_names(node) & names)
         if is_aggregate:
             found.append(node)
             return

@@ -10,22 +10,32 @@ from dataclasses import replace
 
 from sqlglot import exp
 
-from penstock.plan import flat
+from penstock.plan import flat, ranked
 from penstock.plan.blocks import Field, FlatBlock, RefreshBlock, Relation, UnionBlock, quote
 from penstock.plan.clauses import Opaque
+from penstock.plan.fuse import fused
 from penstock.plan.late import exclude_late
+from penstock.plan.limits import Ranking, distinct_on_as_rank, is_distinct_on, is_limited, limit_as_rank
 from penstock.plan.made import Made
 from penstock.plan.noise import noisy_columns
 from penstock.plan.parse import DIALECT
 from penstock.plan.qualification import qualified
 from penstock.plan.select import compile_select
+from penstock.plan.select_ranked import own_windows, ranked_block, split_windows
 
 
 def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, ...]) -> Relation:
     """Blocks for `tree` under `name`; raises Opaque where only refresh is right."""
+    tree = fused(tree)
+    if is_limited(tree):
+        return _ranking(made, limit_as_rank(tree, fields), name, fields)
+    if isinstance(tree, exp.Select) and is_distinct_on(tree):
+        return _ranking(made, distinct_on_as_rank(tree, fields), name, fields)
     tree = _drop_order(tree)
     tree = _hoist(made, tree, name)
     match tree:
+        case exp.Select() if own_windows(tree) or tree.args.get("qualify"):
+            return _ranked(made, tree, name, fields)
         case exp.Union() if not tree.args.get("by_name"):
             return _union(made, tree, name, fields)
         case exp.Select():
@@ -46,13 +56,35 @@ def _check(made: Made, block: FlatBlock) -> None:
     made.binder.describe(flat.content_sql(bare, names))
 
 
+def _ranking(made: Made, ranking: Ranking, name: str, fields: tuple[Field, ...]) -> Relation:
+    """LIMIT and DISTINCT ON: the query below, and a rank over it."""
+    below = _inner(made, ranking.below, f"{name}$all", exp.TableAlias())
+    return compile_query(made, ranking.over(below.name, fields), name, fields)
+
+
+def _ranked(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]) -> Relation:
+    """Window functions over the query that computes what they read."""
+    if tree.args.get("distinct") is not None:
+        return _distinct(made, tree, name, fields)
+    split = split_windows(tree, made.binder.aggregates())
+    below = _inner(made, split.inner, f"{name}$rows", exp.TableAlias())
+    block = ranked_block(name, fields, split, below)
+    made.binder.describe(ranked.content_sql(block, quote(below.name)))
+    made.add(block)
+    return block.relation
+
+
+def _distinct(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]) -> Relation:
+    """DISTINCT over what a block of its own computes."""
+    tree = tree.copy()
+    tree.set("distinct", None)
+    below = _inner(made, tree, f"{name}$all", exp.TableAlias())
+    everything = exp.select(*(quote(f.name) for f in fields), dialect=DIALECT).distinct().from_(quote(below.name))
+    return compile_query(made, qualified(everything, made.schema()), name, fields)
+
+
 def _drop_order(tree: exp.Query) -> exp.Query:
     """ORDER BY without LIMIT says nothing about a relation."""
-    distinct = tree.args.get("distinct")
-    if isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None:
-        raise Opaque("DISTINCT ON")
-    if tree.args.get("limit") or tree.args.get("offset"):
-        raise Opaque("LIMIT")
     if tree.args.get("order") is None:
         return tree
     tree = tree.copy()

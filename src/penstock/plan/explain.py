@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.pipeline import SourceDecl
-from penstock.plan import flat, grouped, union
+from penstock.plan import flat, grouped, ranked, union
 from penstock.plan.blocks import (
     FinalBlock,
     FlatBlock,
     GroupedBlock,
     Node,
+    RankedBlock,
     RefreshBlock,
     SourceBlock,
     StepBlock,
@@ -129,6 +130,10 @@ def _sql(plan: Plan, node: Node) -> str:
             return grouped.merge_touched_sql(block, f"delta({block.input})", True, f"_ps.g_{node.name}")
         case GroupedBlock():
             return grouped.affected_rows_sql(block, contents[block.input], "affected groups")
+        case RankedBlock(top=None):
+            return ranked.outputs_sql(block, ranked.within_sql(block, contents[block.input], "touched"))
+        case RankedBlock():
+            return ranked.outputs_sql(block, f"_ps.c_{node.name}")
         case FinalBlock():
             return f"SELECT * FROM {block.input} WHERE {block.window.end} <= watermark"
         case RefreshBlock():

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.plan.blocks import Block, FinalBlock, FlatBlock, GroupedBlock, RefreshBlock, Relation, UnionBlock
+from penstock.plan.blocks import (
+    Block,
+    FinalBlock,
+    FlatBlock,
+    GroupedBlock,
+    RankedBlock,
+    RefreshBlock,
+    Relation,
+    UnionBlock,
+)
 from penstock.plan.closings import tied
 
 FOR_EVER = None
@@ -19,7 +28,7 @@ FOR_EVER = None
 def kept_after(name: str, blocks: Mapping[str, Block]) -> tuple[str, ...] | None:
     """The lengths (SQL intervals) to add to a window's end before it counts as old; `FOR_EVER` where it never does."""
     block = blocks[name]
-    if not isinstance(block, GroupedBlock | FinalBlock) or block.window is None:
+    if not isinstance(block, GroupedBlock | RankedBlock | FinalBlock) or block.window is None:
         return ()
     relations = {b.relation.name.lower(): b.relation for b in blocks.values()}
     return _kept(name, blocks, relations)
@@ -48,7 +57,7 @@ def _kept(name: str, blocks: Mapping[str, Block], relations: Mapping[str, Relati
 
 def _kept_by(reader: Block, blocks: Mapping[str, Block], relations: Mapping[str, Relation]) -> tuple[str, ...] | None:
     match reader:
-        case GroupedBlock(strategy="affected groups", window=None) | RefreshBlock():
+        case GroupedBlock(strategy="affected groups", window=None) | RankedBlock(window=None) | RefreshBlock():
             return FOR_EVER
         case GroupedBlock(strategy="affected groups", window=window):
             return (window.length,) if window is not None and window.length else ()

@@ -12,7 +12,7 @@ from dataclasses import replace
 from penstock.durations import format_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error
 from penstock.pipeline import Graph
-from penstock.plan import final
+from penstock.plan import final, ranked
 from penstock.plan.blocks import (
     Block,
     Bound,
@@ -22,6 +22,7 @@ from penstock.plan.blocks import (
     FlatBlock,
     GroupedBlock,
     Node,
+    RankedBlock,
     RefreshBlock,
     SourceBlock,
     StateTable,
@@ -106,6 +107,10 @@ def _needs(blocks: Mapping[str, Block], views: Mapping[str, ViewPlan], *, in_mem
                         require(i.relation, table=True)
             case GroupedBlock(strategy="affected groups"):
                 require(block.input, table=False)
+            case RankedBlock() if block.top is not None and blocks[block.input].relation.append_only:
+                pass  # What is no candidate never becomes one.
+            case RankedBlock():
+                require(block.input, table=False)
             case RefreshBlock():
                 for source in block.inputs:
                     require(source, table=False)
@@ -149,7 +154,9 @@ def _own_content(block: Block) -> Content:
     match block:
         case GroupedBlock(strategy="merge"):
             return "view"
-        case GroupedBlock() | RefreshBlock() | FinalBlock():
+        case RankedBlock() if block.top is not None:
+            return "view"
+        case GroupedBlock() | RankedBlock() | RefreshBlock() | FinalBlock():
             return "table"
         case _:
             return "none"
@@ -167,6 +174,8 @@ def _strategy(block: Block) -> tuple[Strategy, str]:
             return "append", "branch by branch, no state"
         case GroupedBlock():
             return block.strategy, block.reason
+        case RankedBlock():
+            return _ranked_strategy(block)
         case FinalBlock():
             return "close", "each window once, when the watermark passes its end"
         case RefreshBlock():
@@ -190,6 +199,10 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
         case GroupedBlock():
             columns = (*block.keys, *relation.fields)
             return (StateTable(f"t_{name}", columns, tuple(k.name for k in block.keys), _group_bound(block)),)
+        case RankedBlock(top=None):
+            return (StateTable(f"t_{name}", ranked.fields(block), (), _ranked_bound(block)),)
+        case RankedBlock():
+            return (StateTable(f"c_{name}", block.columns, (), _ranked_bound(block)),)
         case FinalBlock():
             columns = (*final.fields(block), Field("_ps_open", "BOOLEAN", False))
             bound = Bound(
@@ -281,6 +294,26 @@ def partial_fields(name: str, kind: str, partial_type: str) -> list[Field]:
             return [Field(f"{name}_s", partial_type)]
 
 
+def _ranked_strategy(block: RankedBlock) -> tuple[Strategy, str]:
+    """How a ranked block is maintained, and why."""
+    if block.top is not None:
+        each = "of each partition" if block.keys else "of all"
+        return "top rows", f"the first {block.top.at_most} {each} decide alone"
+    if block.keys:
+        return "affected partitions", "what the windows partition by is computed again where it is touched"
+    return "refresh", "a window over all rows: they are one partition"
+
+
+def _ranked_bound(block: RankedBlock) -> Bound:
+    if block.window is not None:
+        return Bound("watermark", f"{', '.join(block.window.streams)}, then the correction horizon")
+    if block.top is None:
+        return Bound("its rows", "of its input")
+    if block.keys:
+        return Bound("key cardinality", f"{block.top.at_most} rows for each partition")
+    return Bound("its rows", f"the first {block.top.at_most}")
+
+
 def _group_bound(block: GroupedBlock) -> Bound:
     if block.window is not None:
         return Bound("watermark", f"{', '.join(block.window.streams)}, then the correction horizon")
@@ -304,7 +337,7 @@ def _acknowledged(graph: Graph, name: str, blocks: Mapping[str, Block], owners: 
 
 
 def _windowed(block: Block) -> bool:
-    return isinstance(block, GroupedBlock | FinalBlock) and block.window is not None
+    return isinstance(block, GroupedBlock | RankedBlock | FinalBlock) and block.window is not None
 
 
 def _dependants(name: str, blocks: Mapping[str, Block]) -> set[str]:
@@ -348,4 +381,6 @@ def _unbounded(
 def _keeps(block: Block) -> bool:
     if isinstance(block, FlatBlock):
         return len(block.from_) > 1
-    return isinstance(block, RefreshBlock) or (isinstance(block, GroupedBlock) and block.strategy != "merge")
+    if isinstance(block, GroupedBlock):
+        return block.strategy != "merge"
+    return isinstance(block, RefreshBlock | RankedBlock)

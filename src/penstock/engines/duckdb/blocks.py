@@ -10,6 +10,7 @@ from typing import assert_never
 
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
+from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -21,6 +22,7 @@ from penstock.plan.blocks import (
     FlatBlock,
     GroupedBlock,
     Node,
+    RankedBlock,
     RefreshBlock,
     SourceBlock,
     StepBlock,
@@ -45,6 +47,8 @@ def run_block(scope: EpochScope, node: Node) -> None:
             _run_merge(scope, block)
         case GroupedBlock():
             _run_affected(scope, block)
+        case RankedBlock():
+            run_ranked(scope, block)
         case FinalBlock():
             _run_final(scope, block)
         case RefreshBlock():

@@ -23,7 +23,7 @@ from penstock.engines.duckdb.times import from_us
 from penstock.errors import DataError, RunError, StateError
 from penstock.formats.decode import Decoder, decoder_for
 from penstock.pipeline import Graph
-from penstock.plan.blocks import FinalBlock, GroupedBlock, SourceBlock, column_list, quote
+from penstock.plan.blocks import FinalBlock, GroupedBlock, RankedBlock, SourceBlock, column_list, quote
 from penstock.plan.compile import compile_plan
 from penstock.plan.plan import Plan
 from penstock.plan.pruning import columns_read
@@ -310,7 +310,7 @@ class DuckState:
         }
         for node in self.plan.nodes:
             block = node.block
-            if isinstance(block, GroupedBlock | FinalBlock) and block.window is not None:
+            if isinstance(block, GroupedBlock | RankedBlock | FinalBlock) and block.window is not None:
                 self._forget_closed(block, horizons, node.kept_after)
         for source in (b.source for b in self.plan.sources if b.source.unique and b.source.within):
             watermark = self.progress.sources[source.name].watermark_us
@@ -321,7 +321,10 @@ class DuckState:
         self._connection.execute("CHECKPOINT")
 
     def _forget_closed(
-        self, block: GroupedBlock | FinalBlock, horizons: Mapping[str, int], kept_after: tuple[str, ...] | None
+        self,
+        block: GroupedBlock | RankedBlock | FinalBlock,
+        horizons: Mapping[str, int],
+        kept_after: tuple[str, ...] | None,
     ) -> None:
         assert block.window is not None
         if kept_after is None:
@@ -333,6 +336,7 @@ class DuckState:
         cutoff = from_us(min(known) - max(horizons[s] for s in block.window.streams))
         name, end = block.relation.name, "_ps_end" if isinstance(block, FinalBlock) else block.window.end
         prefix = "g_" if isinstance(block, GroupedBlock) and block.strategy == "merge" else "t_"
+        prefix = "c_" if isinstance(block, RankedBlock) and block.top is not None else prefix
         old = " AND ".join(f"{end}{f' + {length}' if length else ''} <= {cutoff}" for length in ("", *kept_after))
         self._connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {old}")
 

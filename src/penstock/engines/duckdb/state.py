@@ -15,13 +15,14 @@ import duckdb
 from penstock.engines.base import Counts, PartitionProgress, Progress, SourceProgress
 from penstock.engines.duckdb.connection import first_row
 from penstock.errors import StateError
-from penstock.plan import flat, grouped, union
+from penstock.plan import flat, grouped, ranked, union
 from penstock.plan.blocks import (
     Field,
     FinalBlock,
     FlatBlock,
     GroupedBlock,
     Node,
+    RankedBlock,
     SourceBlock,
     UnionBlock,
     column_list,
@@ -104,6 +105,13 @@ def _content_views(node: Node, contents: dict[str, str]) -> list[tuple[str, str]
             merge = block.strategy == "merge"
             sql = grouped.output_sql(block, table(f"g_{relation.name}")) if merge else f"SELECT * FROM {stored}"
             return [(keyed, sql), (name, f"SELECT {columns} FROM {keyed}")]
+        case RankedBlock():
+            keyed = f"_ps.{quote('k_' + relation.name)}"
+            candidates = ranked.outputs_sql(block, table(f"c_{relation.name}"))
+            return [
+                (keyed, f"SELECT * FROM {stored}" if block.top is None else candidates),
+                (name, f"SELECT {columns} FROM {keyed}"),
+            ]
         case FlatBlock() | UnionBlock() if node.content == "view":
             sql = (
                 flat.content_sql(block, contents)

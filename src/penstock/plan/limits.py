@@ -1,0 +1,151 @@
+"""LIMIT and DISTINCT ON as ranks: the rows of a query, numbered in its order, of which the first ones stay.
+
+    Q ORDER BY o LIMIT n OFFSET m  =  Q, and of it the rows with m < row_number() OVER (ORDER BY o) <= m + n
+    SELECT DISTINCT ON (d) ... ORDER BY o  =  the rows with row_number() OVER (PARTITION BY d ORDER BY o) = 1
+
+The order is total by then (plan/definite.py). What is ordered by and is no output is a hidden column of the query below
+(`_ps_h0`...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlglot import exp
+
+from penstock.plan.blocks import Field
+from penstock.plan.clauses import Opaque
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """below: the query without its limit; of its rows stay those whose number is in (after, upto].
+
+    partition, order: over the columns of `below`; columns: its outputs that are the result's, in order.
+    """
+
+    below: exp.Query
+    partition: tuple[exp.Expr, ...]
+    order: tuple[exp.Ordered, ...]
+    after: int
+    upto: int
+
+    def over(self, name: str, fields: Sequence[Field]) -> exp.Select:
+        """The query over the block of `below`, which is called `name`."""
+        number: exp.Expr = exp.Window(
+            this=exp.RowNumber(),
+            partition_by=[p.copy() for p in self.partition],
+            order=exp.Order(expressions=[o.copy() for o in self.order]),
+            over="OVER",
+        )
+        last = exp.LTE(this=number, expression=exp.Literal.number(self.upto))
+        first = exp.GT(this=number.copy(), expression=exp.Literal.number(self.after))
+        source = exp.Table(
+            this=exp.to_identifier(name, quoted=True),
+            alias=exp.TableAlias(this=exp.to_identifier(_ALIAS, quoted=True)),
+        )
+        return exp.Select(
+            expressions=[exp.alias_(_column(f.name), f.name, quoted=True) for f in fields],
+            from_=exp.From(this=source),
+            qualify=exp.Qualify(this=exp.and_(last, first) if self.after else last),
+        )
+
+
+_ALIAS = "q"
+
+
+def is_limited(tree: exp.Query) -> bool:
+    return bool(tree.args.get("limit") or tree.args.get("offset"))
+
+
+def is_distinct_on(tree: exp.Query) -> bool:
+    distinct = tree.args.get("distinct")
+    return isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None
+
+
+def limit_as_rank(tree: exp.Query, fields: tuple[Field, ...]) -> Ranking:
+    """A query with LIMIT or OFFSET as a ranking; raises Opaque."""
+    after = _count(tree.args.get("offset"))
+    upto = after + _count(tree.args["limit"]) if tree.args.get("limit") else 2**62
+    below = tree.copy()
+    for part in ("limit", "offset", "order"):
+        below.set(part, None)
+    hidden = _Hidden(below, fields)
+    order = _order(tree, hidden, fields)
+    return Ranking(hidden.query(), (), order, after, upto)
+
+
+def distinct_on_as_rank(tree: exp.Select, fields: tuple[Field, ...]) -> Ranking:
+    """A SELECT DISTINCT ON as a ranking; raises Opaque."""
+    on = tree.args["distinct"].args["on"]
+    below = tree.copy()
+    for part in ("distinct", "order"):
+        below.set(part, None)
+    hidden = _Hidden(below, fields)
+    partition = tuple(hidden.column(e) for e in (on.expressions if isinstance(on, exp.Tuple) else [on]))
+    return Ranking(hidden.query(), partition, _order(tree, hidden, fields), 0, 1)
+
+
+def _count(part: exp.Expr | None) -> int:
+    if part is None:
+        return 0
+    options = part.args.get("limit_options")
+    if options is not None and (options.args.get("percent") or options.args.get("with_ties")):
+        raise Opaque("LIMIT of a share, or WITH TIES")
+    number = part.args.get("count") if isinstance(part, exp.Fetch) else part.args.get("expression")
+    if part.args.get("expressions") or not isinstance(number, exp.Literal) or not number.name.isdigit():
+        raise Opaque("a LIMIT that is not a number")
+    return int(number.name)
+
+
+def _order(tree: exp.Query, hidden: _Hidden, fields: tuple[Field, ...]) -> tuple[exp.Ordered, ...]:
+    order = tree.args.get("order")
+    found: list[exp.Ordered] = []
+    for key in order.expressions if order is not None else []:
+        whole = isinstance(key.this, exp.Var | exp.Column) and key.this.name.upper() == "ALL"
+        for expression in [_column(f.name) for f in fields] if whole else [hidden.column(key.this)]:
+            copy = key.copy()
+            copy.set("this", expression)
+            found.append(copy)
+    return tuple(found)
+
+
+class _Hidden:
+    """The query below, with a column more for each thing that is ordered by and is no output."""
+
+    def __init__(self, below: exp.Query, fields: tuple[Field, ...]) -> None:
+        self._below, self._fields = below, fields
+        self._more: list[exp.Expr] = []
+
+    def query(self) -> exp.Query:
+        if self._more:
+            self._below.set("expressions", [*self._below.expressions, *self._more])
+        return self._below
+
+    def column(self, key: exp.Expr) -> exp.Expr:
+        """A key of ORDER BY as a column of the query below."""
+        outputs = {f.name.lower(): n for n, f in enumerate(self._fields)}
+        if isinstance(key, exp.Literal) and not key.is_string:
+            return _column(self._fields[int(key.this) - 1].name)
+        if isinstance(key, exp.Column) and not key.table and key.name.lower() in outputs:
+            return _column(key.name)
+        if not isinstance(self._below, exp.Select) or self._below.args.get("distinct") is not None:
+            raise Opaque("an ORDER BY that is no column of the result")
+        projections = [e.unalias() for e in self._below.expressions]
+        if len(projections) != len(self._fields):
+            raise Opaque("its columns cannot be named one by one")
+        if key in projections:
+            return _column(self._fields[projections.index(key)].name)
+
+        def resolve(node: exp.Expr) -> exp.Expr:
+            bare = isinstance(node, exp.Column) and not node.table and node.name.lower() in outputs
+            return exp.paren(projections[outputs[node.name.lower()]].copy()) if bare else node
+
+        name = f"_ps_h{len(self._more)}"
+        self._more.append(exp.alias_(key.copy().transform(resolve), name, quoted=True))
+        return _column(name)
+
+
+def _column(name: str) -> exp.Column:
+    return exp.column(exp.to_identifier(name.lower(), quoted=True), table=exp.to_identifier(_ALIAS, quoted=True))
