@@ -353,6 +353,122 @@ UNSTATED = tuple(
     )
 )
 
+# Window functions, the first places, LIMIT and DISTINCT ON; ties are broken by the plan.
+RANKED = tuple(
+    replace(case, definite=True)
+    for case in (
+        _one(
+            "top_of_stream", "SELECT g, k, v, at FROM s QUALIFY row_number() OVER (PARTITION BY g ORDER BY at DESC) = 1"
+        ),
+        _one(
+            "top_where",
+            "SELECT q.k, q.x FROM (SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x DESC) AS rn FROM m) AS q "
+            "WHERE q.rn <= 2",
+        ),
+        _one(
+            "top_between",
+            "SELECT q.k, q.x FROM (SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x) AS rn FROM m) AS q "
+            "WHERE q.rn >= 2 AND q.rn < 4 AND q.k IS NOT NULL",
+        ),
+        _one(
+            "top_cte",
+            "WITH r AS (SELECT k, n, a, rank() OVER (PARTITION BY n ORDER BY a) AS place FROM t) "
+            "SELECT k, a, place FROM r WHERE place <= 2 AND k > 0",
+        ),
+        _one(
+            "top_dense",
+            "SELECT k, x, dense_rank() OVER (PARTITION BY k ORDER BY x) AS d FROM m QUALIFY d BETWEEN 2 AND 2",
+        ),
+        _one("top_reversed", "SELECT n, k FROM t QUALIFY 3 > row_number() OVER (PARTITION BY n ORDER BY k DESC)"),
+        _one(
+            "top_of_join",
+            "SELECT t.a, m.x, row_number() OVER (PARTITION BY t.a ORDER BY m.x) AS rn FROM t LEFT JOIN m ON t.k = m.k "
+            "QUALIFY rn <= 2",
+        ),
+        _one(
+            "top_joined",
+            "SELECT r.label, q.x FROM (SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x) AS rn FROM m) AS q "
+            "JOIN r ON q.k = r.k WHERE q.rn = 1 AND r.label <> 'x'",
+        ),
+        _one(
+            "top_of_top",
+            "SELECT k, x FROM m QUALIFY row_number() OVER (PARTITION BY k ORDER BY x) <= 2 ORDER BY x LIMIT 2",
+        ),
+        _one(
+            "top_of_groups",
+            "SELECT k, x, count(*) AS n FROM m GROUP BY k, x "
+            "QUALIFY row_number() OVER (PARTITION BY k ORDER BY n DESC) = 1",
+        ),
+        _one(
+            "top_and_more", "SELECT k, x FROM m QUALIFY rank() OVER (PARTITION BY k ORDER BY x) <= 2 AND x IS NOT NULL"
+        ),
+        _one("top_or", "SELECT k, x FROM m QUALIFY row_number() OVER (PARTITION BY k ORDER BY x) <= 1 OR x = 1"),
+        _one(
+            "functions",
+            "SELECT k, n, a, lag(k) OVER w AS l, lead(k, 2) OVER w AS d, ntile(2) OVER w AS t, "
+            "percent_rank() OVER w AS p, cume_dist() OVER w AS c, first_value(a) OVER w AS f, "
+            "last_value(a) OVER w AS z, nth_value(k, 2) OVER w AS s "
+            "FROM t WINDOW w AS (PARTITION BY n ORDER BY a)",
+        ),
+        _one("frame_rows", "SELECT k, x, sum(x) OVER (PARTITION BY k ORDER BY x ROWS 1 PRECEDING) AS s FROM m"),
+        _one(
+            "frame_range",
+            "SELECT g, at, v, count(*) OVER (PARTITION BY g ORDER BY at RANGE BETWEEN INTERVAL 5 SECONDS PRECEDING AND "
+            "CURRENT ROW) AS n FROM s",
+        ),
+        _one("over_filter", "SELECT g, v, count(*) FILTER (WHERE b) OVER (PARTITION BY g) AS n FROM s"),
+        _one(
+            "over_floats",
+            "SELECT g, f, f - avg(f) OVER (PARTITION BY g) AS off, sum(f) OVER (PARTITION BY g) AS s FROM s",
+        ),
+        _one(
+            "common_partition",
+            "SELECT k, x, sum(x) OVER (PARTITION BY k) AS s, row_number() OVER (PARTITION BY x, k ORDER BY x) AS n "
+            "FROM m",
+        ),
+        _one(
+            "nothing_common",
+            "SELECT k, x, count(*) OVER (PARTITION BY k) AS a, count(*) OVER (PARTITION BY x) AS b FROM m",
+        ),
+        _one("partition_by_expression", "SELECT k, x, max(x) OVER (PARTITION BY coalesce(k, -1) % 2) AS m FROM m"),
+        _one(
+            "over_groups",
+            "SELECT k, x, sum(x) AS s, rank() OVER (PARTITION BY k ORDER BY sum(x) DESC) AS r, "
+            "sum(count(*)) OVER (PARTITION BY k) AS all_rows FROM m GROUP BY k, x HAVING count(*) < 3",
+        ),
+        _one("over_no_groups", "SELECT count(*) AS n, row_number() OVER () AS r FROM m"),
+        _one("qualify_alone", "SELECT k, x FROM m QUALIFY x IS DISTINCT FROM lag(x) OVER (PARTITION BY k ORDER BY x)"),
+        _one("qualify_unselected", "SELECT x FROM m QUALIFY count(*) OVER (PARTITION BY k) > 1"),
+        _one("distinct_over_window", "SELECT DISTINCT k, count(*) OVER (PARTITION BY k) AS n FROM m"),
+        _one(
+            "subquery_in_window", "SELECT k, x, x IN (SELECT k FROM t) AS i, max(x) OVER (PARTITION BY k) AS m FROM m"
+        ),
+        _one("distinct_on_hidden", "SELECT DISTINCT ON (n % 2) a FROM t ORDER BY n % 2, k * -1"),
+        _one("distinct_on_stream", "SELECT DISTINCT ON (k, g) k, g, v, at FROM s ORDER BY k, g, at DESC"),
+        _one("distinct_on_limit", "SELECT DISTINCT ON (k) k, x FROM m ORDER BY k, x LIMIT 2"),
+        _one("limit_hidden", "SELECT a FROM t ORDER BY n DESC NULLS FIRST, k LIMIT 2"),
+        _one("limit_alias", "SELECT k AS n, n AS k FROM t ORDER BY n + 1 DESC, t.n LIMIT 2"),
+        _one("limit_none", "SELECT k FROM t LIMIT 0"),
+        _one("offset_alone", "SELECT k, x FROM m ORDER BY x OFFSET 2"),
+        _one("limit_stream", "SELECT v, at FROM s ORDER BY at DESC, v LIMIT 3"),
+        _one("limit_union", "SELECT k FROM t UNION ALL SELECT x FROM m ORDER BY k LIMIT 3"),
+        _one("limit_distinct", "SELECT DISTINCT x FROM m ORDER BY x DESC LIMIT 2"),
+        _one("limit_join", "SELECT t.a, m.x FROM t JOIN m ON t.k = m.k ORDER BY ALL LIMIT 3"),
+        _one(
+            "limit_having", "SELECT k, sum(x) AS s FROM m GROUP BY k HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT 1"
+        ),
+        Case(
+            "ranks_over_views",
+            (
+                View("top", "SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x) AS rn FROM m QUALIFY rn <= 2"),
+                View("per_place", "SELECT rn, count(*) AS n, sum(x) AS s FROM top GROUP BY rn"),
+                View("named", "SELECT top.k, top.rn, t.a FROM top LEFT JOIN t ON top.k = t.k"),
+                View("best", "SELECT a, rn FROM named ORDER BY a, rn LIMIT 2"),
+            ),
+        ),
+    )
+)
+
 _BUCKET = "time_bucket(INTERVAL '10 seconds', at)"
 WINDOWS = (
     _one("window", f"SELECT {_BUCKET} AS w, g, count(*) AS n, sum(v) AS s FROM s GROUP BY ALL", "10s"),
@@ -388,6 +504,19 @@ WINDOWS = (
         f"SELECT {_BUCKET} + INTERVAL '10 seconds' AS w_end, count(*) AS n FROM s GROUP BY {_BUCKET}",
         "10s",
     ),
+    _one(
+        "window_top",
+        f"SELECT {_BUCKET} AS w, g, count(*) AS n FROM s GROUP BY 1, 2 "
+        "QUALIFY row_number() OVER (PARTITION BY w ORDER BY n DESC, g) <= 2",
+        "10s",
+    ),
+    Case(
+        "window_share",
+        (
+            View("per_g", f"SELECT {_BUCKET} AS w, g, count(*) AS n FROM s GROUP BY ALL", "10s"),
+            View("share", "SELECT w, g, n, sum(n) OVER (PARTITION BY w) AS all_n FROM per_g"),
+        ),
+    ),
     Case(
         "window_over_join_view",
         (
@@ -412,4 +541,4 @@ WINDOWS = (
     ),
 )
 
-CATALOGUE: tuple[Case, ...] = (*FLAT, *JOINS, *GROUPS, *SETS, *NESTED, *UNSTATED, *WINDOWS)
+CATALOGUE: tuple[Case, ...] = (*FLAT, *JOINS, *GROUPS, *SETS, *NESTED, *UNSTATED, *RANKED, *WINDOWS)

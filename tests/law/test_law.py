@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, SETS, UNSTATED, WINDOWS
+from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
 from tests.law.world import Event, dense, epochs
 
@@ -32,6 +32,7 @@ FAMILIES = (
     _family("sets", SETS),
     _family("nested", NESTED),
     _family("unstated", UNSTATED),
+    _family("ranked", RANKED),
     _family("windows", WINDOWS),
 )
 SEVERAL = tuple(c for c in CATALOGUE if len(c.views) > 1)

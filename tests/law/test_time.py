@@ -11,8 +11,8 @@ from tests.law.world import Event, epochs
 _BUCKET = "time_bucket(INTERVAL '10 seconds', at)"
 
 
-def _final(name: str, sql: str, window: str = "10s", *more: View) -> Case:
-    return Case(name, (View("q", sql, window, final=True), *more))
+def _final(name: str, sql: str, window: str = "10s", *more: View, below: View | None = None) -> Case:
+    return Case(name, (*([below] if below else []), View("q", sql, window, final=True), *more))
 
 
 STREAM_FINALS = (
@@ -20,6 +20,17 @@ STREAM_FINALS = (
     _final("final_affected", f"SELECT {_BUCKET} AS w, count(DISTINCT k) AS u, max(f) AS m FROM s GROUP BY w"),
     _final("final_having", f"SELECT {_BUCKET} AS w, g, count(*) AS n FROM s GROUP BY 1, 2 HAVING count(*) > 1"),
     _final("final_trunc", "SELECT date_trunc('minute', at) AS w, count(*) AS n FROM s GROUP BY 1", "1m"),
+    _final(
+        "final_top",
+        f"SELECT {_BUCKET} AS w, g, count(*) AS n FROM s GROUP BY 1, 2 "
+        "QUALIFY row_number() OVER (PARTITION BY w ORDER BY n DESC, g) <= 2",
+    ),
+    _final(
+        "final_ranks",
+        "SELECT w, sum(n) OVER (PARTITION BY w) AS all_n FROM c",
+        "10s",
+        below=View("c", f"SELECT {_BUCKET} AS w, g, count(*) AS n FROM s GROUP BY ALL", "10s"),
+    ),
     _final("final_unselected_key", f"SELECT {_BUCKET} AS w, count(*) AS n FROM s GROUP BY 1, g"),
     _final(
         "views_over_final",

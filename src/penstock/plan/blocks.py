@@ -243,9 +243,9 @@ class RankedBlock:
 
 @dataclass(frozen=True)
 class FinalBlock:
-    """`emit = 'final'` over a windowed group: each row once, when the watermark passes its window's end.
+    """`emit = 'final'` over windowed groups or ranks: each row once, when the watermark passes its window's end.
 
-    keys: the group's hidden key columns.
+    keys: the hidden key columns of the group or partition.
     """
 
     relation: Relation

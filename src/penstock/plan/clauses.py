@@ -120,8 +120,8 @@ def aggregates_in(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]
             found.append(node)
             return
         # AND and OR are functions to the parser, and begin with the text of their first operand.
-        called = isinstance(node, exp.Func) and not isinstance(node, exp.Connector)
-        is_aggregate = isinstance(node, exp.AggFunc) or (called and function_names(node) & names)
+        called = function_names(node) if isinstance(node, exp.Func) and not isinstance(node, exp.Connector) else set()
+        is_aggregate = isinstance(node, exp.AggFunc) or called & names
         if is_aggregate:
             found.append(node)
             return

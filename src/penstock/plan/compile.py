@@ -14,7 +14,7 @@ from penstock.declaration_checks import RESERVED_COLUMNS
 from penstock.errors import DeclarationError, DeclarationErrors
 from penstock.pipeline import Graph, StepDecl, ViewDecl
 from penstock.plan.binder import Binder, BindProblem
-from penstock.plan.blocks import Field, FinalBlock, GroupedBlock, Relation, StepBlock, quote
+from penstock.plan.blocks import Field, FinalBlock, GroupedBlock, RankedBlock, Relation, StepBlock, quote
 from penstock.plan.clauses import Opaque
 from penstock.plan.decompose import compile_query, refresh_block
 from penstock.plan.definite import make_definite
@@ -158,7 +158,7 @@ def _indefinite(query: Query, message: str, word: str, hint: str, got: str = "")
 
 def _final(made: Made, view: ViewDecl, relation: Relation) -> Relation:
     block = made.blocks[relation.name]
-    if isinstance(block, GroupedBlock) and block.window is not None:
+    if isinstance(block, GroupedBlock | RankedBlock) and block.window is not None:
         final = replace(relation, name=view.name, append_only=False, event=None, stream=None)
         horizon = max(
             (s.correction_horizon.total_seconds() for s in made.graph.sources if s.name in block.window.streams),

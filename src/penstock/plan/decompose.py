@@ -28,9 +28,9 @@ def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, .
     """Blocks for `tree` under `name`; raises Opaque where only refresh is right."""
     tree = fused(tree)
     if is_limited(tree):
-        return _ranking(made, limit_as_rank(tree, fields), name, fields)
+        return _ranking(made, limit_as_rank(tree, fields, made.binder), name, fields)
     if isinstance(tree, exp.Select) and is_distinct_on(tree):
-        return _ranking(made, distinct_on_as_rank(tree, fields), name, fields)
+        return _ranking(made, distinct_on_as_rank(tree, fields, made.binder), name, fields)
     tree = _drop_order(tree)
     tree = _hoist(made, tree, name)
     match tree:

@@ -1,4 +1,4 @@
-"""`emit = 'final'`: each row of a windowed group once, when the watermark has passed its window's end.
+"""`emit = 'final'`: each row of a windowed group, or of ranks within windows, once, when the watermark passes its end.
 
 Delta rule, with M and M' the watermark before and after the epoch and E the rows emitted so far (by group):
 
@@ -52,13 +52,9 @@ def corrected_rows_sql(block: FinalBlock, keyed_content: str, groups: str) -> st
 def delta_sql(block: FinalBlock, rows: str, emitted: str) -> str:
     """Rows that were not emitted yet, and emitted ones that are no longer right (both SQL tables or subqueries)."""
     columns = column_list([f.name for f in fields(block)])
-    every = [Field(f.name, f.type) for f in fields(block)]
-    return (
-        f'SELECT {columns}, -1 AS "_ps_w" FROM {emitted} AS l '
-        f"WHERE NOT EXISTS (SELECT 1 FROM {rows} AS r WHERE {same('l', 'r', every)}) "
-        f'UNION ALL SELECT {columns}, 1 AS "_ps_w" FROM {rows} AS l '
-        f"WHERE NOT EXISTS (SELECT 1 FROM {emitted} AS r WHERE {same('l', 'r', every)})"
-    )
+    gone = f"SELECT {columns} FROM {emitted} EXCEPT ALL SELECT {columns} FROM {rows}"
+    come = f"SELECT {columns} FROM {rows} EXCEPT ALL SELECT {columns} FROM {emitted}"
+    return f'SELECT *, -1 AS "_ps_w" FROM ({gone}) UNION ALL SELECT *, 1 AS "_ps_w" FROM ({come})'
 
 
 def _rows(block: FinalBlock, content: str) -> str:

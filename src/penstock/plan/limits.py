@@ -14,13 +14,15 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from penstock.plan.binder import Binder
 from penstock.plan.blocks import Field
 from penstock.plan.clauses import Opaque
+from penstock.plan.parse import DIALECT
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """below: the query without its limit; of its rows stay those whose number is in (after, upto].
+    """below: the query without its limit; of its rows stay those whose number is in (after, upto], None: to the end.
 
     partition, order: over the columns of `below`; columns: its outputs that are the result's, in order.
     """
@@ -29,7 +31,7 @@ class Ranking:
     partition: tuple[exp.Expr, ...]
     order: tuple[exp.Ordered, ...]
     after: int
-    upto: int
+    upto: int | None
 
     def over(self, name: str, fields: Sequence[Field]) -> exp.Select:
         """The query over the block of `below`, which is called `name`."""
@@ -39,8 +41,11 @@ class Ranking:
             order=exp.Order(expressions=[o.copy() for o in self.order]),
             over="OVER",
         )
-        last = exp.LTE(this=number, expression=exp.Literal.number(self.upto))
-        first = exp.GT(this=number.copy(), expression=exp.Literal.number(self.after))
+        bounds: list[exp.Expr] = (
+            [] if self.upto is None else [exp.LTE(this=number, expression=exp.Literal.number(self.upto))]
+        )
+        if self.after or not bounds:
+            bounds.append(exp.GT(this=number.copy(), expression=exp.Literal.number(self.after)))
         source = exp.Table(
             this=exp.to_identifier(name, quoted=True),
             alias=exp.TableAlias(this=exp.to_identifier(_ALIAS, quoted=True)),
@@ -48,7 +53,7 @@ class Ranking:
         return exp.Select(
             expressions=[exp.alias_(_column(f.name), f.name, quoted=True) for f in fields],
             from_=exp.From(this=source),
-            qualify=exp.Qualify(this=exp.and_(last, first) if self.after else last),
+            qualify=exp.Qualify(this=exp.and_(*bounds)),
         )
 
 
@@ -64,27 +69,29 @@ def is_distinct_on(tree: exp.Query) -> bool:
     return isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None
 
 
-def limit_as_rank(tree: exp.Query, fields: tuple[Field, ...]) -> Ranking:
+def limit_as_rank(tree: exp.Query, fields: tuple[Field, ...], binder: Binder) -> Ranking:
     """A query with LIMIT or OFFSET as a ranking; raises Opaque."""
     after = _count(tree.args.get("offset"))
-    upto = after + _count(tree.args["limit"]) if tree.args.get("limit") else 2**62
+    upto = after + _count(tree.args["limit"]) if tree.args.get("limit") else None
     below = tree.copy()
-    for part in ("limit", "offset", "order"):
+    # The order says which rows DISTINCT ON keeps, too.
+    for part in ("limit", "offset", *(() if is_distinct_on(tree) else ("order",))):
         below.set(part, None)
-    hidden = _Hidden(below, fields)
+    hidden = _Hidden(below, fields, binder)
     order = _order(tree, hidden, fields)
     return Ranking(hidden.query(), (), order, after, upto)
 
 
-def distinct_on_as_rank(tree: exp.Select, fields: tuple[Field, ...]) -> Ranking:
+def distinct_on_as_rank(tree: exp.Select, fields: tuple[Field, ...], binder: Binder) -> Ranking:
     """A SELECT DISTINCT ON as a ranking; raises Opaque."""
     on = tree.args["distinct"].args["on"]
     below = tree.copy()
     for part in ("distinct", "order"):
         below.set(part, None)
-    hidden = _Hidden(below, fields)
+    hidden = _Hidden(below, fields, binder)
     partition = tuple(hidden.column(e) for e in (on.expressions if isinstance(on, exp.Tuple) else [on]))
-    return Ranking(hidden.query(), partition, _order(tree, hidden, fields), 0, 1)
+    order = _order(tree, hidden, fields)
+    return Ranking(hidden.query(), partition, order, 0, 1)
 
 
 def _count(part: exp.Expr | None) -> int:
@@ -114,8 +121,8 @@ def _order(tree: exp.Query, hidden: _Hidden, fields: tuple[Field, ...]) -> tuple
 class _Hidden:
     """The query below, with a column more for each thing that is ordered by and is no output."""
 
-    def __init__(self, below: exp.Query, fields: tuple[Field, ...]) -> None:
-        self._below, self._fields = below, fields
+    def __init__(self, below: exp.Query, fields: tuple[Field, ...], binder: Binder) -> None:
+        self._below, self._fields, self._binder = below, fields, binder
         self._more: list[exp.Expr] = []
 
     def query(self) -> exp.Query:
@@ -138,13 +145,22 @@ class _Hidden:
         if key in projections:
             return _column(self._fields[projections.index(key)].name)
 
+        inputs = self._inputs() if any(not c.table for c in key.find_all(exp.Column)) else set()
+
         def resolve(node: exp.Expr) -> exp.Expr:
-            bare = isinstance(node, exp.Column) and not node.table and node.name.lower() in outputs
-            return exp.paren(projections[outputs[node.name.lower()]].copy()) if bare else node
+            # Inside an expression, an input's column goes before an alias.
+            alias = isinstance(node, exp.Column) and not node.table and node.name.lower() in outputs.keys() - inputs
+            return exp.paren(projections[outputs[node.name.lower()]].copy()) if alias else node
 
         name = f"_ps_h{len(self._more)}"
         self._more.append(exp.alias_(key.copy().transform(resolve), name, quoted=True))
         return _column(name)
+
+    def _inputs(self) -> set[str]:
+        """The columns that the SELECT reads from."""
+        parts = {part: self._below.args.get(part) for part in ("with_", "from_", "joins")}
+        every = exp.Select(expressions=[exp.Star()], **{k: v for k, v in parts.items() if v}).copy()
+        return {f.name.lower() for f in self._binder.describe(every.sql(DIALECT))}
 
 
 def _column(name: str) -> exp.Column:

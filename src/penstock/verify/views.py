@@ -19,6 +19,7 @@ from penstock.plan.blocks import (
     FlatBlock,
     GroupedBlock,
     Late,
+    RankedBlock,
     SourceBlock,
     StepBlock,
     UnionBlock,
@@ -116,12 +117,12 @@ def _frozen(plan: Plan, spec: ViewSpec, block: FinalBlock) -> ViewSpec:
     if spec.marked:
         return replace(spec, skipped="its windows are frozen, and it reads rows on time and late ones")
     group = plan.node(block.input).block
-    assert isinstance(group, GroupedBlock)
+    assert isinstance(group, GroupedBlock | RankedBlock)
     for name, sql in group.outputs:
         # An output is cast to the view's type, which is the type of a timestamp here.
         bare = sql.removeprefix("CAST(").removesuffix(" AS TIMESTAMP)")
         if bare.strip('"') == block.window.key:
-            end = f"{quote(name)}::TIMESTAMP + {block.window.length}"
+            end = block.window.end.replace(quote(block.window.key), f"{quote(name)}::TIMESTAMP")
             return replace(spec, kind="frozen", end=end, streams=block.window.streams)
         if bare == block.window.end:
             return replace(spec, kind="frozen", end=f"{quote(name)}::TIMESTAMP", streams=block.window.streams)

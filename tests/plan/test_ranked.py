@@ -1,0 +1,102 @@
+"""Ranked blocks: what is kept, what is computed again, and the slow reference."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+import penstock as ps
+from penstock.engines.duckdb.engine import compile_for_duckdb
+from penstock.plan import ranked
+from penstock.plan.blocks import RankedBlock
+from penstock.plan.plan import Plan
+from tests.law.world import declare
+
+LATEST = "SELECT g, k, v, at FROM s QUALIFY row_number() OVER (PARTITION BY g ORDER BY at DESC) = 1"
+
+
+def _plan(sql: str, *sources: str, **options: Any) -> Plan:
+    pipeline = ps.Pipeline("ranked")
+    declare(pipeline, set(sources))
+    pipeline.view("q", sql, **options)
+    return compile_for_duckdb(pipeline.graph(), in_memory=False)
+
+
+def test_the_first_places_of_an_append_only_stream_are_all_that_is_kept() -> None:
+    plan = _plan(LATEST, "s")
+    assert [t.name for n in plan.nodes for t in n.state] == ["c_q"]
+    assert str(plan.node("q").state[0].bound) == "key cardinality: 1 rows for each partition"
+
+
+def test_a_rank_that_an_outer_query_filters_is_never_made_beyond_it() -> None:
+    plan = _plan(
+        "SELECT q.k FROM (SELECT k, rank() OVER (PARTITION BY k ORDER BY x) AS n FROM m) AS q WHERE q.n < 3", "m"
+    )
+    block = next(n.block for n in plan.nodes if isinstance(n.block, RankedBlock))
+    assert block.top is not None
+    assert block.top.at_most == 2
+    assert block.relation.columns == ("k",)
+
+
+@pytest.mark.parametrize(
+    ("sql", "key"),
+    [
+        ("SELECT k, n, row_number() OVER (PARTITION BY n ORDER BY a) AS r FROM t", ("k",)),
+        ("SELECT n, a, row_number() OVER (PARTITION BY n ORDER BY a) AS r FROM t", ("n", "r")),
+        ("SELECT n, k FROM t QUALIFY row_number() OVER (PARTITION BY n ORDER BY a) = 1", ("n",)),
+        ("SELECT DISTINCT ON (n) n, a FROM t ORDER BY n, k", ("n",)),
+        ("SELECT n, a, rank() OVER (PARTITION BY n ORDER BY a) AS r FROM t QUALIFY r = 1", ()),
+        ("SELECT k, a FROM t ORDER BY a LIMIT 2", ("k",)),
+    ],
+)
+def test_v5_the_key_of_a_ranked_view(sql: str, key: tuple[str, ...]) -> None:
+    view = _plan(sql, "t").view("q")
+    assert view is not None
+    assert view.key == key
+
+
+def test_explain_says_that_a_window_over_all_rows_is_computed_again() -> None:
+    node = _plan("SELECT k, lag(a) OVER (ORDER BY k) AS b FROM t", "t").node("q")
+    assert (node.strategy, node.reason) == ("refresh", "a window over all rows: they are one partition")
+
+
+def test_only_touched_partitions_are_computed_again() -> None:
+    pipeline = ps.Pipeline("ranked")
+    declare(pipeline, {"m"})
+    pipeline.view("q", "SELECT k, x, sum(x) OVER (PARTITION BY k) AS s FROM m")
+    with pipeline.open() as session:
+        session.insert("m", [{"k": k, "x": 1} for k in range(50)])
+        session.commit()
+        session.insert("m", [{"k": 7, "x": 2}])
+        session.commit()
+        made = session._state._connection.execute('SELECT "_ps_k0" FROM "_ps_r_q"').fetchall()  # type: ignore[attr-defined]
+        assert made == [(7,), (7,)]
+
+
+@pytest.mark.parametrize("at_most", [0, 1, 3])
+def test_the_candidates_are_those_of_the_whole_content(at_most: int) -> None:
+    """The fast rule against the slow reference, over many epochs of rows that come and go."""
+    random = Random(at_most)
+    pipeline = ps.Pipeline("ranked")
+    declare(pipeline, {"m"})
+    sql = f"SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x) AS n FROM m QUALIFY n <= {at_most}"
+    pipeline.view("q", sql)
+    block = compile_for_duckdb(pipeline.graph(), in_memory=True).node("q").block
+    assert isinstance(block, RankedBlock)
+    held: list[dict[str, Any]] = []
+    with pipeline.open() as session:
+        for _ in range(25):
+            come = [{"k": random.choice([None, 1, 2]), "x": random.randint(0, 9)} for _ in range(random.randint(0, 4))]
+            gone = random.sample(held, random.randint(0, len(held) // 2))
+            session.insert("m", come)
+            session.delete("m", gone)
+            session.commit()
+            held += come
+            for row in gone:
+                held.remove(row)
+            whole = session.query(
+                f"SELECT k, x, n FROM ({ranked.content_sql(block, chr(34) + 'q$rows' + chr(34))}) ORDER BY ALL"
+            )
+            assert session.query("SELECT * FROM q ORDER BY ALL").to_pylist() == whole.to_pylist()
