@@ -89,7 +89,7 @@ class Fold:
     def apply(self, changes: pa.Table, epoch: int, key: tuple[str, ...], *, correction: bool = False) -> None:
         records = rows_of(changes)
         columns = changes.column_names[:-4]
-        per_key: Counter[Values] = Counter()
+        per_key: Counter[tuple[str, str]] = Counter()
         removed: Counter[str] = Counter()
         added: Counter[str] = Counter()
         for number, record in enumerate(records):
@@ -101,7 +101,7 @@ class Fold:
             if not key:
                 assert op in ("+I", "-D"), f"{op} without a key"
             self._apply(op, row, removed, added)
-            per_key[tuple(row[columns.index(c)] for c in key), op[0]] += 1
+            per_key[repr([row[columns.index(c)] for c in key]), op[0]] += 1
         if key:
             assert not per_key or max(per_key.values()) == 1, f"a key changed more than once: {records}"
             self._pairs(records, columns, key)
@@ -120,9 +120,9 @@ class Fold:
 
     @staticmethod
     def _pairs(records: list[Values], columns: list[str], key: tuple[str, ...]) -> None:
-        ops: dict[Values, list[object]] = {}
+        ops: dict[str, list[object]] = {}
         for record in records:
-            ops.setdefault(tuple(record[columns.index(c)] for c in key), []).append(record[-4])
+            ops.setdefault(repr([record[columns.index(c)] for c in key]), []).append(record[-4])
         for values, found in ops.items():
             assert found in (["+I"], ["-D"], ["-U", "+U"]), f"key {values} has {found}"
 
