@@ -1,6 +1,6 @@
 # Every target sets up what it needs by itself: Python 3.11 to 3.13 and git are enough.
 VENV := .venv
-VENV2 := .venv-duckdb2
+VENV15 := .venv-duckdb15
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # A fresh seed each time, printed, beside the fixed ones of the default profile.
@@ -10,7 +10,7 @@ export PYTHONHASHSEED ?= 0
 # What touches the database runs on both of its versions.
 BOTH_DUCKDB := $(wildcard tests/engines tests/law tests/plan tests/formats tests/runtime tests/verify) tests/cli/test_init.py
 
-.PHONY: help setup setup-duckdb2 demo check test soak mutants lint types docs clean
+.PHONY: help setup setup-duckdb15 demo check test soak mutants lint types docs clean
 
 help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
@@ -21,10 +21,10 @@ help:
 	@echo "make docs     generate the reference pages again"
 
 setup:
-	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV) 'duckdb>=1.5.4,<1.6'
+	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV) 'duckdb>=2.0,<2.1'
 
-setup-duckdb2:
-	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV2) 'duckdb>=2.0,<2.1'
+setup-duckdb15:
+	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV15) 'duckdb>=1.5.4,<1.6'
 
 demo: setup
 	@$(BIN)/penstock demo
@@ -42,12 +42,12 @@ check: lint types
 	@$(PYTEST) -q -n 2 -m "not slow and not soak"
 
 # The whole suite comes last: its closing lines are the ones to read.
-test: lint types setup-duckdb2
-	@echo "DuckDB 2.0:"
-	@$(VENV2)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(BOTH_DUCKDB)
+test: lint types setup-duckdb15
+	@echo "DuckDB 1.5:"
+	@$(VENV15)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(BOTH_DUCKDB)
 	@echo "fresh seed: $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
 	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
-	@echo "DuckDB 1.5, everything:"
+	@echo "DuckDB 2.0, everything:"
 	@$(PYTEST) -q -n 2 -m "not soak"
 
 .PHONY: fresh
@@ -65,4 +65,4 @@ docs: setup
 	@$(BIN)/python scripts/generate_docs.py
 
 clean:
-	rm -rf $(VENV) $(VENV2) .penstock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV15) .penstock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

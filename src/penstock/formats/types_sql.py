@@ -159,7 +159,8 @@ def timestamp_value(plain: str) -> str:
     """ISO 8601 text as TIMESTAMP in UTC: a text without a zone is UTC, whatever the session's zone."""
     local = f"try_cast(left({plain}, length({plain}) - length(regexp_extract({plain}, '{ZONE}$'))) AS TIMESTAMP)"
     zone = f"regexp_extract({plain}, '[+-][0-9]{{2}}:[0-9]{{2}}$')"
-    minutes = f"(substr({zone}, 2, 2)::INTEGER * 60 + substr({zone}, 5, 2)::INTEGER)"
+    # try_cast: DuckDB 2.0 works out all branches over a constant, also those that its CASE does not take
+    minutes = f"(try_cast(substr({zone}, 2, 2) AS INTEGER) * 60 + try_cast(substr({zone}, 5, 2) AS INTEGER))"
     signed = f"CASE WHEN {zone} = '' THEN 0 WHEN starts_with({zone}, '+') THEN -{minutes} ELSE {minutes} END"
     moved = f"({local} + to_minutes({signed}))"
     inside = f"{moved} >= TIMESTAMP '0001-01-01' AND {moved} < TIMESTAMP '10000-01-01'"

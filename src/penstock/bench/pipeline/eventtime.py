@@ -58,12 +58,12 @@ def _gives(
     connection.register("given", pa.table({"v": spell(np.array([us], np.int64))}))
     row = f"SELECT {', '.join([f'v::{column.type} AS {quote(column.name)}', *others])} FROM given"
     try:
-        found = connection.execute(f"SELECT epoch_us(CAST(({expression}) AS TIMESTAMP)) FROM ({row})").fetchone()
+        found = connection.execute(f"SELECT epoch_us(CAST(({expression}) AS TIMESTAMP)) FROM ({row})").fetchall()
     except duckdb.Error:
         return False
     finally:
         connection.unregister("given")
-    return found is not None and found[0] == wanted
+    return found[0][0] == wanted
 
 
 def _spellings(column: Column) -> list[Spell]:
