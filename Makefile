@@ -14,7 +14,7 @@ BOTH_DUCKDB := $(wildcard tests/engines tests/law tests/plan tests/formats tests
 
 help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
-	@echo "make check    style, types, layers and the fast tests (4 minutes)"
+	@echo "make check    style, types, layers and the fast tests (3 minutes)"
 	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (25 minutes)"
 	@echo "make soak     the full counts: 500 kills, long fuzzing"
 	@echo "make mutants  seeded faults, each of which must fail a test"
@@ -39,12 +39,12 @@ types: setup
 	@$(BIN)/mypy
 
 check: lint types
-	@$(PYTEST) -q -n 2 -m "not slow and not soak"
+	@$(PYTEST) -q -n 2 -m "not slow and not soak" --hypothesis-profile=quick
 
 # The whole suite comes last: its closing lines are the ones to read.
 test: lint types setup-duckdb15
 	@echo "DuckDB 1.5:"
-	@$(VENV15)/bin/python -m pytest -q -n 2 -m "not slow and not soak" $(BOTH_DUCKDB)
+	@$(VENV15)/bin/python -m pytest -q -n 2 -m "not slow and not soak" --hypothesis-profile=quick $(BOTH_DUCKDB)
 	@echo "fresh seed: $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
 	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
 	@echo "DuckDB 2.0, everything:"

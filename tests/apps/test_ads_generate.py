@@ -15,6 +15,7 @@ from penstock.apps.ads.generate import EVENT_TYPES, SOUND, Renderer
 from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.recount import judge
 from penstock.errors import DeclarationError
+from tests.examples import examples
 
 BASE_NS = 1_790_000_000 * 10**9
 MAPPING = create_ad_campaign_mappings()
@@ -115,7 +116,7 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.sampled_from([1, 250_000, 1_000_000, 7_000_000, 604_800_000_000]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_counting_columns_is_counting_one_by_one(events: list[tuple[int, int, int, int]], window_us: int) -> None:
     columns = [np.array(column, dtype=np.int64) for column in zip(*events, strict=True)] or [np.empty(0, np.int64)] * 4
     expected: dict[tuple[int, int], Counts] = {}

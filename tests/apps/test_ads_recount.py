@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from penstock.apps.ads.counts import total
 from penstock.apps.ads.recount import Recount, judge, recount
 from penstock.connectors.log import LogTopic, LogWriter
+from tests.examples import examples
 
 AD = "85802815-28c8-4c10-a5fe-ece6a5e35c97"
 MAPPING = {AD: 2}
@@ -73,7 +74,7 @@ def test_other_spellings_of_a_sound_record_are_sound() -> None:
 
 
 @given(st.one_of(st.binary(max_size=60), st.integers(0, 10**6).map(lambda n: _flipped(event_at(0), n))))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_bytes_get_a_verdict_and_both_paths_agree(record: bytes) -> None:
     verdict = judge(record, NOW_S * 10**6, MAPPING)
     # A space at the front is no part of the quick path's expression, and no part of the record's meaning.

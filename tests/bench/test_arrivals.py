@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from penstock.bench import arrivals
 from penstock.bench.arrivals import NS_PER_SECOND, Load, Offsets, arrival_names, arrival_process, two_states
@@ -31,7 +32,7 @@ def uniform_distance(values: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(rate=st.floats(0.1, 3_000), seed=st.integers(0, 2**32), ratio=st.floats(1, 50), leave=st.floats(0.05, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_offsets_ascend_and_are_half_open(name: str, rate: float, seed: int, ratio: float, leave: float) -> None:
     for offsets in seconds(name, Load(rate, ratio, leave, 1.0), 5, seed):
         assert offsets.dtype == np.int64

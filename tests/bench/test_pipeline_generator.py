@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from penstock.bench.pipeline.dataset import Dataset, DatasetOptions
 from penstock.bench.pipeline.disturbance import Disturbance
@@ -167,7 +168,7 @@ def check(generator: RecordGenerator, judge: Decoder, records: Records, *, slowl
                 assert not way.field or verdict.field == way.field, (value, way, verdict)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=list(HealthCheck))
 @given(schema=schemas(), seed=st.integers(0, 1 << 20))
 def test_sound_records_are_accepted_and_broken_ones_are_dead_by_the_rule_named(schema: Schema, seed: int) -> None:
     disturbance = Disturbance(broken=0.5)

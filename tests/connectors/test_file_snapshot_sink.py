@@ -15,6 +15,7 @@ from penstock.connectors.registry import open_sink
 from penstock.storage import unsynced
 from tests.connectors.conformance import SinkConformance, changes, context, epoch_changes, expected
 from tests.connectors.test_file_sink import Rows, finish, killed_writer, rows_of_csv, rows_of_lines, wanted_of_writer
+from tests.examples import examples
 
 
 class SnapshotSinks:
@@ -71,7 +72,7 @@ def test_killed_writers_leave_the_view_as_of_some_epoch(tmp_path: Path, plan: st
     assert sorted(rows_of_csv(tmp_path / "out.csv")) == wanted_of_writer()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=12),
     removed=st.sets(st.integers(0, 11)),

@@ -14,6 +14,7 @@ from penstock.connectors.log import LogSource, LogTopic, LogVersions, LogWriter
 from penstock.connectors.log_reader import SMALL_FRAME_RECORDS
 from penstock.errors import ConnectorError
 from tests.connectors.conformance import BrokerConformance, drain
+from tests.examples import examples
 
 
 class LogHarness:
@@ -54,7 +55,7 @@ def test_many_tiny_frames_make_few_chunks(tmp_path: Path) -> None:
     assert batch.offsets.to_pylist() == list(range(8_000))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     frames=st.lists(st.lists(st.one_of(st.none(), st.binary(max_size=30)), max_size=5), max_size=12),
     marks=st.sets(st.integers(0, 11)),

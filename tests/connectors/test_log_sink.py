@@ -17,6 +17,7 @@ from penstock.connectors.log_sink import LogSink
 from penstock.connectors.registry import open_sink
 from penstock.storage import failpoints, unsynced
 from tests.connectors.conformance import SinkConformance, changes, context, drain, epoch_changes, expected
+from tests.examples import examples
 
 
 def rows(topic: LogTopic) -> list[tuple[str, int, int]]:
@@ -88,7 +89,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     kills=st.lists(st.tuples(st.sampled_from(KILL_POINTS), st.integers(1, 4)), max_size=6),
     sizes=st.lists(st.integers(0, 6), min_size=1, max_size=5),

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.formats.agreement import agree, batch, decoder, judged
 
 EXAMPLES = int(os.environ.get("PENSTOCK_EXAMPLES", "8"))
-many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=list(HealthCheck))
 
 TOKENS = [
     *("0", "-0", "1", "7", "-1", "12", "99", "100", "-100", "1000", "1234567890123457000", "999", "1e2", "1E2", "12e2"),

@@ -22,6 +22,7 @@ from penstock.formats import compiled
 from penstock.formats.compiled import SWITCH, WORTHWHILE_ROWS, CompiledJudge, Loader, Split, loader
 from penstock.formats.decode import decoder_for
 from penstock.formats.judge_sql import Judgement, proven_columns
+from tests.examples import examples
 from tests.formats.agreement import agree
 
 VISIT = Schema(
@@ -208,7 +209,7 @@ def _settings_of_the_driver() -> Iterator[None]:
     compiled.WORTH_THREADS = before
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_chunks_and_threads_change_nothing(data: st.DataObject) -> None:
     compiled.WORTH_THREADS = data.draw(st.sampled_from([0, 10_000]))
@@ -226,7 +227,7 @@ def test_chunks_and_threads_change_nothing(data: st.DataObject) -> None:
     assert kept == [records[o - 100] for o in doubted]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.one_of(st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str), st.text("0123456789abcdefF:.", max_size=40))
 )
@@ -238,14 +239,14 @@ def test_addresses_are_those_of_the_standard_library(text: str) -> None:
     assert proves(with_("ip", f'"{text}"').replace("\\u00ef", "i")) is sound
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(-(2**70), 2**70))
 def test_integers_are_exact(number: int) -> None:
     rows = split([json.dumps(SOUND | {"n": number, "note": "x"}).encode()]).proven["n"].to_pylist()
     assert rows == ([number] if -5 <= number < 2**63 else [])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_changed_byte_changes_no_verdict(seed: int) -> None:
     """The kernel and the SQL statement give the same rows for records with some bytes changed."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.formats.encode import Encoder, encode
+from tests.examples import examples
 
 START = datetime(2026, 1, 1)
 VALUES = st.tuples(
@@ -28,7 +29,7 @@ def table(rows: list[tuple[object, ...]], names: list[str]) -> pa.Table:
     return pa.Table.from_arrays(arrays, names=names)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     st.sampled_from(["changelog", "upsert", "debezium", "json"]),
     st.lists(st.tuples(st.lists(VALUES, max_size=6), st.booleans()), min_size=1, max_size=5),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.contract.schema import Column, RowCheck, Rule, Schema
 from penstock.formats.decode import decoder_for
+from tests.examples import examples
 from tests.formats.agreement import APPENDED, SCHEMAS, batch, judged
 
 SCHEMA = Schema(
@@ -119,7 +120,7 @@ def test_csv_is_judged_alike(name: str) -> None:
     header = schema.names
     decoder = decoder_for(schema, "csv", event_time="at" if name == "Scalars" else None)
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(CELLS, min_size=len(header) - 1, max_size=len(header) + 1), min_size=1, max_size=30))
     def check(rows: list[list[str]]) -> None:
         values = [",".join(row).encode("utf-8", "surrogatepass") for row in rows]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.contract.schema import Column, Rule, Schema
 from penstock.formats.decode import decoder_for
+from tests.examples import examples
 from tests.formats.agreement import agree
 
 
@@ -42,7 +43,7 @@ def test_known_multiples(kind: str, step: float, right: list[str], wrong: list[s
     assert multiples(kind, step, right + wrong) == [True] * len(right) + [False] * len(wrong)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.sampled_from(["DOUBLE", "FLOAT", "DECIMAL(10,2)", "DECIMAL(38,10)", "DECIMAL(38,0)", "INTEGER", "UBIGINT"]),
     st.sampled_from([0.1, 0.5, 3, 0.25, 7, 0.005, 1e-7, 100]),

@@ -18,6 +18,7 @@ from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.pipeline import Graph
 from penstock.plan.plan import Plan
 from penstock.runtime.session import Session
+from tests.examples import examples
 from tests.law.oracle import WINDOWS, Oracle, Values, difference
 from tests.law.world import CONTRACTS, Event, World, declare, give
 
@@ -232,10 +233,10 @@ def check(case: Case, history: list[list[Event]]) -> Checker:
     return checker
 
 
-def lawful(examples: int) -> settings:
+def lawful(count: int) -> settings:
     """Settings of a law test. LAW_EXAMPLES asks for more of all; LAW_SHRINK=1 shrinks a failure (it takes minutes)."""
     return settings(
-        max_examples=int(os.environ.get("LAW_EXAMPLES", examples)),
+        max_examples=int(os.environ.get("LAW_EXAMPLES", examples(count))),
         phases=[p for p in Phase if p is not Phase.shrink or os.environ.get("LAW_SHRINK")],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

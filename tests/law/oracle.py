@@ -33,6 +33,7 @@ class Oracle:
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         self._sources = sorted(sources)
+        self._window: str | None = None
         self._made: dict[str, set[str]] = {"TABLE": set(), "VIEW": set()}
         for name in self._sources:
             columns = ", ".join(f'"{c}" {t}' for c, t in zip(COLUMNS[name], TYPES[name], strict=True))
@@ -83,6 +84,9 @@ class Oracle:
             self._connection.executemany(f'INSERT INTO "{name}" VALUES ({marks})', rows)
 
     def _use(self, window: str) -> None:
+        if window == self._window:
+            return
+        self._window = window
         for name in self._sources:
             columns = ", ".join(f'"{c}"' for c in COLUMNS[name])
             late = f" WHERE NOT list_contains(_late_for, '{window}')" if window and name in ("s", "s2") else ""

@@ -10,6 +10,7 @@ import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.examples import examples
 
 from penstock.verify.fold import Compared, close, compare_view
 
@@ -169,7 +170,7 @@ def test_close() -> None:
 _steps = st.lists(st.tuples(st.sampled_from(["+I", "-D", "+U", "-U"]), st.integers(0, 2), st.booleans()), max_size=9)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_steps, st.booleans(), st.integers(-1, 8))
 def test_sets_find_what_following_change_by_change_finds(
     tmp_path: Path, steps: list[tuple[str, int, bool]], shuffled: bool, lost: int

@@ -80,6 +80,7 @@ class Session:
             name: p.partitions[0].next_offset if p.partitions else 0 for name, p in state.progress.sources.items()
         }
         self._changes: dict[tuple[str, int], pa.Table] = {}
+        self._schemas: dict[str, pa.Schema] = {}
         self._version = 0
         self.last: EpochResult | None = None
 
@@ -252,9 +253,13 @@ class Session:
         return [v.name for v in self._state.plan.views]
 
     def _empty(self, view: str) -> pa.Table:
+        known = self._schemas.get(view)
+        if known is not None:
+            return known.empty_table()
         fields = self._state.query(f"SELECT * FROM {_quoted(view)} LIMIT 0").schema
         extra = [("_op", pa.string()), ("_epoch", pa.int64()), ("_seq", pa.int64()), ("_correction", pa.bool_())]
-        return pa.schema([*fields, *(pa.field(n, t) for n, t in extra)]).empty_table()
+        self._schemas[view] = pa.schema([*fields, *(pa.field(n, t) for n, t in extra)])
+        return self._schemas[view].empty_table()
 
 
 _LETTER_TYPES: Mapping[str, pa.DataType] = {

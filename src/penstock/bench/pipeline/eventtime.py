@@ -63,7 +63,7 @@ def _gives(
         return False
     finally:
         connection.unregister("given")
-    return found[0][0] == wanted
+    return bool(found[0][0] == wanted)
 
 
 def _spellings(column: Column) -> list[Spell]:
