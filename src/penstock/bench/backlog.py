@@ -18,7 +18,8 @@ from pathlib import Path
 
 from penstock.engines.base import EpochResult
 from penstock.load import load_pipeline
-from penstock.runtime.runner import Runner, RunOptions, Until
+from penstock.runtime.profiling import Profile, Profiler
+from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 from penstock.settings import load_settings, resolve
 
 DEFAULT_EPOCH_ROWS = 250_000
@@ -26,13 +27,17 @@ DEFAULT_EPOCH_ROWS = 250_000
 
 @dataclass(frozen=True)
 class Drain:
-    """One drain: the pipeline as on the command line, `--bind`, `--set`, the state folder and the largest epoch."""
+    """One drain: the pipeline as on the command line, `--bind`, `--set`, the state folder and the largest epoch.
+
+    profiled: also measure where the loop's time goes.
+    """
 
     pipeline: str
     binds: tuple[str, ...]
     values: Mapping[str, str]
     state: Path
     max_rows: int = DEFAULT_EPOCH_ROWS
+    profiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Drained:
     loop_s: float
     memory_mb: float
     epochs: tuple[EpochCost, ...]
+    profile: Profile | None = None
 
     @property
     def rows_per_s(self) -> float:
@@ -94,16 +100,17 @@ def drain(job: Drain) -> Drained:
     began = time.perf_counter()
     graph = load_pipeline(job.pipeline).graph(job.values)
     target = resolve(graph, load_settings(Path()), state=job.state, binds=job.binds)
-    watch = _Watch()
+    watch, profiler = _Watch(), Profiler()
+    observers: tuple[Observer, ...] = (watch, profiler) if job.profiled else (watch,)
     options = RunOptions(until=Until.DRAINED, max_rows=job.max_rows)
-    with Runner(graph, target, options, observers=(watch,)) as runner:
+    with Runner(graph, target, options, observers=observers) as runner:
         opened = time.perf_counter()
         runner.run()
         rows = runner.snapshot.rows
     ended = time.perf_counter()
     # Linux counts in kilobytes, macOS in bytes.
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e3 if sys.platform != "darwin" else 1e6)
-    return Drained(rows, opened - began, ended - opened, memory, tuple(watch.epochs))
+    return Drained(rows, opened - began, ended - opened, memory, tuple(watch.epochs), profiler.profile)
 
 
 def drain_in_turn(jobs: Sequence[Drain]) -> list[Drained]:

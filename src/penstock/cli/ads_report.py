@@ -72,7 +72,7 @@ def publish(report: Report, path: Path, output: Output) -> Path:
     console = Console()
     console.print(_latencies(report))
     for table in report.tables:
-        console.print(_rows(table))
+        console.print(_rows(table) if table.name == "windows" else whole_table(table))
     counts = report.counts
     console.print(
         f"records {counts['records']:,} = accepted {counts['accepted']:,} + late {counts['late']:,}"
@@ -146,6 +146,17 @@ def _rows(table: ReportTable) -> Table:
         shown.add_column(table.columns[index], justify="right" if index else "left")
     for place, row in enumerate(table.rows):
         shown.add_row(*(_cell(row[index]) for index in chosen), style="red" if place in table.marked else None)
+    return shown
+
+
+def whole_table(table: ReportTable) -> Table:
+    """All of a small table, its note below."""
+    shown = _compact(table.title)
+    shown.caption, shown.caption_justify = table.note, "left"
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if isinstance(table.rows[0][index], float) else "left")
+    for row in table.rows:
+        shown.add_row(*map(_cell, row))
     return shown
 
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
 
-from penstock.apps.ads.backlog import Backlog, Figures, bench_backlog
+from penstock.apps.ads.backlog import Backlog, bench_backlog
 from penstock.apps.ads.job import JobPlan, Workplace, other_job, shipped_job
 from penstock.apps.ads.producer import Production
 from penstock.apps.ads.report import ads_report, load_settings
 from penstock.apps.ads.trial import QUIET_S, Trial, clear_workplace
+from penstock.bench.profile import profile_table
 from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
+from penstock.cli.bench_backlog import show_backlog
 from penstock.cli.bench_compare import compare
 from penstock.cli.bench_peers import peers
 from penstock.cli.bench_pipeline import BenchGroup, pipeline
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
+from penstock.runtime.profiling import read_profile
 
 BACKLOG_RATE = 50_000.0
 PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
@@ -49,6 +49,7 @@ def bench() -> None:
     "--epoch-rows", type=click.IntRange(1), default=250_000, show_default=True, help="--backlog: largest epoch."
 )
 @click.option("--singles", type=click.IntRange(1), default=200, show_default=True, help="--backlog: epochs of one row.")
+@click.option("--profile", is_flag=True, help="Show where the loop's time goes: read, parse, check, merge, commit, ...")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/bench"), show_default=True)
 @click.option("--report", type=click.Path(path_type=Path), help="Where the report goes (.json and .html are added).")
 @output_option
@@ -66,6 +67,7 @@ def ads(
     repeat: int,
     epoch_rows: int,
     singles: int,
+    profile: bool,
     folder: Path,
     report: Path | None,
     output: Output,
@@ -83,47 +85,36 @@ def ads(
     if backlog is not None:
         if context.get_parameter_source("rate") is ParameterSource.DEFAULT:
             production = replace(production, load=replace(production.load, rate=BACKLOG_RATE))
-        wanted = Backlog(backlog, watermark, partitions, emit, repeat, epoch_rows, singles)
-        figures, profile = bench_backlog(place, production, wanted, Console(stderr=True).print)
-        _show(figures, profile, output)
+        wanted = Backlog(backlog, watermark, partitions, emit, repeat, epoch_rows, singles, profile)
+        show_backlog(bench_backlog(place, production, wanted, Console(stderr=True).print), report, output)
         return
-    plan = _plan(place, production, watermark, emit, job, ready_line)
+    plan = _plan(place, production, watermark, emit, job, ready_line, profile=profile)
     trial = Trial(place, production, plan, partitions=partitions, watermark_s=watermark, quiet_s=quiet)
     outcome = watched(trial, production.expected_events)
     settings = load_settings(production, plan.name, watermark) | {"partitions": partitions, "emit": emit}
     found = ads_report(outcome, settings, f"Ad campaigns: {production.arrivals} arrivals")
+    if profile:
+        found = replace(found, tables=(*found.tables, profile_table(read_profile(place.profile))))
     page = publish(found, report or new_report("ads"), output)
     fail_unless_right(found, page, folder, void_is_failure=True)
 
 
 def _plan(
-    place: Workplace, production: Production, watermark_s: float, emit: str, job: str | None, ready_line: str | None
+    place: Workplace,
+    production: Production,
+    watermark_s: float,
+    emit: str,
+    job: str | None,
+    ready_line: str | None,
+    *,
+    profile: bool,
 ) -> JobPlan:
     if job is None:
+        options = ("--profile", str(place.profile)) if profile else ()
         pipeline = PIPELINES[emit]
-        return shipped_job(place, window_s=production.window_s, watermark_s=watermark_s, pipeline=pipeline)
+        return shipped_job(
+            place, window_s=production.window_s, watermark_s=watermark_s, pipeline=pipeline, options=options
+        )
+    if profile:
+        raise click.UsageError("--profile is for our own job, not for --job")
     return other_job(place, job, window_s=production.window_s, watermark_s=watermark_s, ready_line=ready_line)
-
-
-def _show(figures: Figures, profile: dict[str, float], output: Output) -> None:
-    if output == "json":
-        click.echo(json.dumps({"figures": figures, "profile_s": profile}, indent=2))
-        return
-    table = Table(title="penstock bench ads")
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, _readable(value))
-    for name, seconds in sorted(profile.items(), key=lambda item: -item[1]):
-        table.add_row(f"time in {name}, s", f"{seconds:.3f}")
-    Console(file=sys.stdout).print(table)
-
-
-def _readable(value: float | int | str) -> str:
-    match value:
-        case float():
-            return f"{value:,.0f}" if value >= 1_000 else f"{value:,.3f}"
-        case int():
-            return f"{value:,}"
-        case _:
-            return value

@@ -19,6 +19,7 @@ from penstock.durations import parse_duration
 from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import DeclarationError
 from penstock.runtime.control import ControlServer
+from penstock.runtime.profiling import Profiler
 from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 
 
@@ -30,6 +31,7 @@ from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 @click.option("--journal", type=click.Path(path_type=Path, exists=True), help="Run exactly the epochs of this journal.")
 @click.option("--max-epoch-rows", type=click.IntRange(1), default=250_000, show_default=True)
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics on 127.0.0.1 (0: a free port).")
+@click.option("--profile", type=click.Path(path_type=Path), help="Write where the loop's time went, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="No live line, no log but errors.")
 @pipeline_options
@@ -42,6 +44,7 @@ def run(
     journal: Path | None,
     max_epoch_rows: int,
     metrics_port: int | None,
+    profile: Path | None,
     log_format: str,
     quiet: bool,
 ) -> int:
@@ -66,6 +69,9 @@ def run(
         metrics = MetricsObserver(job.graph.name, metrics_port)
         observers.append(metrics)
         log.say(f"metrics at http://127.0.0.1:{metrics.port}/metrics")
+    profiler = Profiler()
+    if profile is not None:
+        observers.append(profiler)
     with Runner(job.graph, job.target, how, observers=tuple(observers), control=ControlServer, plan=plan) as runner:
         started = time.monotonic()
         with _Signals(runner) as signals:
@@ -80,6 +86,8 @@ def run(
             "delivered": {name: d.rows for name, d in runner.deliveries.items()},
             "interrupted": signals.received is not None,
         }
+    if profile is not None and profiler.profile is not None:
+        profiler.profile.write(profile)
     if options.output == "json":
         click.echo(json.dumps(summary))
     elif not quiet:

@@ -51,6 +51,8 @@ class Delivery:
         self._on_error = on_error
         self._refused: queue.SimpleQueue[Refused] = queue.SimpleQueue()
         self.rows = 0
+        # of the thread, beside the loop
+        self.busy_s = 0.0
         self.last_epoch = -1
         self.failure: BaseException | None = None
         self._queue: queue.Queue[_Item | None] = queue.Queue(QUEUED_EPOCHS)
@@ -100,10 +102,12 @@ class Delivery:
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
             if self.failure is None and item.changes is not None:
+                began = time.perf_counter()
                 try:
                     self._deliver(item.epoch, item.changes)
                 except BaseException as problem:  # noqa: BLE001 - the loop raises it in its own thread
                     self.failure = problem
+                self.busy_s += time.perf_counter() - began
             self._queue.task_done()
         self._queue.task_done()
 

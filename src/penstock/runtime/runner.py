@@ -18,6 +18,7 @@ from penstock.connectors.registry import open_sink, open_source, open_versions, 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.errors import DeclarationError, StateError, Unsupported
+from penstock.observe.timing import part
 from penstock.pipeline import Graph
 from penstock.plan.plan import Plan
 from penstock.runtime.delivery import Delivery
@@ -202,19 +203,16 @@ class Runner:
         error: BaseException | None = None
         for observer in self.observers:
             observer.started(self)
-        gc.collect()
-        gc.freeze()
+        with part("start"):
+            gc.collect()
+            gc.freeze()
         try:
             if self.options.journal is not None:
                 self._replay(self.options.journal)
             else:
                 self._loop()
-            for sink, delivery in self.deliveries.items():
-                delivery.flush()
-                self._keep_refused(delivery)
-                self.state.delivered(sink, self.progress.epoch)
-            # A sink that cannot tell repeats would otherwise get the last epochs again after a clean stop.
-            self.state.forget_delivered()
+            with part("deliver"):
+                self._deliver_rest()
         except BaseException as problem:
             error = problem
             raise
@@ -223,6 +221,14 @@ class Runner:
             for observer in self.observers:
                 observer.stopped(self, error)
         return self.progress
+
+    def _deliver_rest(self) -> None:
+        for sink, delivery in self.deliveries.items():
+            delivery.flush()
+            self._keep_refused(delivery)
+            self.state.delivered(sink, self.progress.epoch)
+        # A sink that cannot tell repeats would otherwise get the last epochs again after a clean stop.
+        self.state.forget_delivered()
 
     def _loop(self) -> None:
         self._wait_for_references()
@@ -244,7 +250,8 @@ class Runner:
             if self.options.until is Until.IDLE and time.monotonic() - quiet_since >= IDLE_STOP_S:
                 break
             self._maintain(MAINTAIN_EVERY_S)
-            self._wait()
+            with part("wait"):
+                self._wait()
         if not self.stopping and self.options.until is not Until.STOPPED and self.options.flush:
             self._flush()
 
@@ -274,6 +281,23 @@ class Runner:
             worked = True
         for delivery in self.deliveries.values():
             delivery.check()
+        with part("read"):
+            sources, idle, moved = self._read(upto)
+        slept = any(idle[n] != self.progress.sources[n].idle for n in idle) and self._watermarks_matter()
+        if not (moved or slept or self.progress.epoch < 0):
+            return worked
+        self._commit(
+            EpochInput(self.progress.epoch + 1, sources, idle, replay_to=self.progress.replay_offset, at_us=_now_us())
+        )
+        with part("read"):
+            for feed in self.feeds:
+                feed.taken(sources[feed.declared.name])
+        return True
+
+    def _read(
+        self, upto: Mapping[str, Mapping[int, int]] | None
+    ) -> tuple[dict[str, SourceInput], dict[str, tuple[int, ...]], bool]:
+        """What every source has for the next epoch, the idle partitions, and whether anything has come."""
         sources = self._poll_references()
         share = max(1, self.options.max_rows // max(1, len(self.feeds)))
         moved = bool(sources)
@@ -281,23 +305,21 @@ class Runner:
             given = feed.read(share, self.options.max_bytes, upto.get(feed.declared.name) if upto is not None else None)
             moved = moved or any(end > start for start, end in given.offsets.values())
             sources[feed.declared.name] = given
-        idle = {feed.declared.name: feed.idle() for feed in self.feeds}
-        slept = any(idle[n] != self.progress.sources[n].idle for n in idle) and self._watermarks_matter()
-        if not (moved or slept or self.progress.epoch < 0):
-            return worked
-        self._commit(
-            EpochInput(self.progress.epoch + 1, sources, idle, replay_to=self.progress.replay_offset, at_us=_now_us())
-        )
-        for feed in self.feeds:
-            feed.taken(sources[feed.declared.name])
-        return True
+        return sources, {feed.declared.name: feed.idle() for feed in self.feeds}, moved
 
     def _watermarks_matter(self) -> bool:
         return any(feed.declared.watermark is not None for feed in self.feeds)
 
     def _commit(self, given: EpochInput) -> EpochResult:
         result = self.state.run(stamped(given))
-        self.mark.write(self.progress.state_id, result.epoch)
+        with part("mark"):
+            self.mark.write(self.progress.state_id, result.epoch)
+        with part("deliver"):
+            self._deliver(result)
+        self._observe(result)
+        return result
+
+    def _deliver(self, result: EpochResult) -> None:
         for sink, changes in result.changes.items():
             self.deliveries[sink].put(result.epoch, changes)
         for sink, delivery in self.deliveries.items():
@@ -305,8 +327,6 @@ class Runner:
             self._keep_refused(delivery)
             if last >= 0:
                 self.state.delivered(sink, last)
-        self._observe(result)
-        return result
 
     def _keep_refused(self, delivery: Delivery) -> None:
         """Rows that a sink refused become dead letters before the outbox forgets them."""
@@ -378,7 +398,8 @@ class Runner:
 
     def _maintain(self, every_s: float) -> None:
         if time.monotonic() - self._maintained_at > every_s:
-            self.state.maintain()
+            with part("maintain"):
+                self.state.maintain()
             self._maintained_at = time.monotonic()
 
     def _observe(self, result: EpochResult) -> None:

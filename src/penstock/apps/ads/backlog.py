@@ -25,6 +25,7 @@ from penstock.apps.ads.verdict import compare
 from penstock.bench.backlog import Drain, Drained, EpochCost, drain_in_turn, import_seconds
 from penstock.bench.report import this_machine
 from penstock.errors import DeclarationError, RunError
+from penstock.runtime.profiling import Profile
 
 WARM_UP_ROWS = 20
 Figures = dict[str, float | int | str]
@@ -34,7 +35,7 @@ Figures = dict[str, float | int | str]
 class Backlog:
     """What to measure. events: about how many lie there. repeat: drains in one process. singles: epochs of one row.
 
-    emit: `changes` or `final`. epoch_rows: the largest epoch.
+    emit: `changes` or `final`. epoch_rows: the largest epoch. profiled: the last drain, by parts of the loop.
     """
 
     events: int
@@ -44,12 +45,22 @@ class Backlog:
     repeat: int = 3
     epoch_rows: int = 250_000
     singles: int = 200
+    profiled: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured. seconds: of the last drain, by block; profile: of the same drain, by parts of the loop."""
+
+    figures: Figures
+    seconds: dict[str, float]
+    profile: Profile | None
 
 
 def bench_backlog(
     place: Workplace, production: Production, backlog: Backlog, say: Callable[[str], None] = lambda message: None
-) -> tuple[Figures, dict[str, float]]:
-    """All figures, and the seconds of the last drain by where they went. `say` hears what is being done.
+) -> Found:
+    """All figures, and where the time of the last drain went. `say` hears what is being done.
 
     Raises:
         DeclarationError: PS-BENCH-003, the load has late events, for which a backlog has no time.
@@ -69,11 +80,11 @@ def bench_backlog(
     figures: Figures = _machine() | {"emit": backlog.emit, "events": sum(ledger.durable for ledger in ledgers)}
     figures |= bench.cold()
     say(f"draining {backlog.repeat} times in one process")
-    drained = bench.repeated(backlog.repeat)
+    drained = bench.repeated(backlog.repeat, profiled=backlog.profiled)
     figures |= _of_drains(drained)
     say("single-row epochs, start and import")
     figures |= bench.singles(backlog.singles) | bench.start()
-    return figures, _profile(drained[-1].epochs)
+    return Found(figures, _by_block(drained[-1].epochs), drained[-1].profile)
 
 
 class _Bench:
@@ -105,10 +116,11 @@ class _Bench:
         self._check(place)
         return {"cold_s": seconds, "cold_events_per_s": rows / seconds}
 
-    def repeated(self, times: int) -> list[Drained]:
-        """Several drains in one process, the first of them cold."""
+    def repeated(self, times: int, *, profiled: bool) -> list[Drained]:
+        """Several drains in one process, the first of them cold, the last of them profiled."""
         places = [self._fresh(f"warm-{number}", self._place.folder) for number in range(times)]
-        drained = drain_in_turn([self._drain(place, self._epoch_rows) for place in places])
+        drains = [self._drain(place, self._epoch_rows) for place in places]
+        drained = drain_in_turn([*drains[:-1], replace(drains[-1], profiled=profiled)])
         for place in places:
             self._check(place)
         return drained
@@ -205,7 +217,7 @@ def _of_drains(drained: Sequence[Drained]) -> Figures:
     }
 
 
-def _profile(epochs: Sequence[EpochCost]) -> dict[str, float]:
+def _by_block(epochs: Sequence[EpochCost]) -> dict[str, float]:
     """Where the time of a drain went, in seconds: by block, then commit, engine else, and outside of the engine."""
     parts: defaultdict[str, float] = defaultdict(float)
     for epoch in epochs:

@@ -58,6 +58,10 @@ class Workplace:
         return self.folder / "state"
 
     @property
+    def profile(self) -> Path:
+        return self.folder / "profile.json"
+
+    @property
     def job_log(self) -> Path:
         return self.folder / "job.log"
 
@@ -118,11 +122,13 @@ class JobPlan:
         return JobProcess(self.command, self.log, self.environment)
 
 
-def shipped_job(place: Workplace, *, window_s: float, watermark_s: float, pipeline: str = "ads") -> JobPlan:
-    """Penstock's own job over a workplace."""
+def shipped_job(
+    place: Workplace, *, window_s: float, watermark_s: float, pipeline: str = "ads", options: Sequence[str] = ()
+) -> JobPlan:
+    """Penstock's own job over a workplace. options: of the run that the load meets, not of the drain after it."""
     runs = [
-        job_command(place, window_s=window_s, watermark_s=watermark_s, pipeline=pipeline, options=options)
-        for options in ((), ("--once",))
+        job_command(place, window_s=window_s, watermark_s=watermark_s, pipeline=pipeline, options=given)
+        for given in (options, ("--once",))
     ]
     return JobPlan("penstock run ads", tuple(runs[0]), place.job_log, {}, tuple(runs[1]), place.job_is_ready)
 

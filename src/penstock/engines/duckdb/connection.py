@@ -52,7 +52,8 @@ def connect(
             got=str(problem).split("\n")[0],
             expected=f"a DuckDB file at {path}",
         ) from None
-    connection.execute("SET TimeZone = 'UTC'")
+    # In what it takes for an interactive session DuckDB would draw its own bar over ours.
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
 
 

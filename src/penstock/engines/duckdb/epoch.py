@@ -26,6 +26,7 @@ from penstock.engines.duckdb.state import journal_entry, table
 from penstock.errors import RunError
 from penstock.formats.decode import Decoder
 from penstock.formats.types_sql import literal
+from penstock.observe.timing import part
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
 from penstock.storage import failpoints
@@ -92,13 +93,17 @@ def _attempt(
     connection.execute("BEGIN")
     try:
         run = _Run(connection, plan, decoders, moved, given, guarded, wanted)
-        run.sources()
-        run.blocks()
-        changes, views = run.changes(wanted, delivered)
-        run.journal()
-        failpoints.hit(BEFORE_COMMIT)
-        commit_started = time.perf_counter()
-        connection.execute("COMMIT")
+        with part("check"):
+            run.sources()
+        with part("merge"):
+            run.blocks()
+        with part("outbox"):
+            changes, views = run.changes(wanted, delivered)
+        with part("commit"):
+            run.journal()
+            failpoints.hit(BEFORE_COMMIT)
+            commit_started = time.perf_counter()
+            connection.execute("COMMIT")
     except BaseException:
         _roll_back(connection)
         raise

@@ -21,6 +21,7 @@ from penstock.contract.schema import Verdict
 from penstock.engines.base import SourceInput
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
+from penstock.observe.timing import part
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import SourceBlock, column_list, quote
 
@@ -162,7 +163,8 @@ def _select(
     The compiled kernel goes first, where it is loaded; the records that it doubts are few and judged guarded at once.
     """
     raw, proven = raw_name(source.name), f"_ps_proven_{source.name}"
-    split = decoder.prove(batches, columns=needed, threads=judging.threads)
+    with part("parse"):
+        split = decoder.prove(batches, columns=needed, threads=judging.threads)
     if split is None:
         connection.register(raw, decoder.stage(batches))
         return decoder.select(quote(raw), guarded=judging.guarded, columns=needed), [raw]
