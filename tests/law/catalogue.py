@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.law.law import Case, View
+from tests.law.rewritten import REWRITTEN
 
 
 def _one(name: str, sql: str, window: str = "", key: tuple[str, ...] = ()) -> Case:
@@ -541,4 +542,14 @@ WINDOWS = (
     ),
 )
 
-CATALOGUE: tuple[Case, ...] = (*FLAT, *JOINS, *GROUPS, *SETS, *NESTED, *UNSTATED, *RANKED, *WINDOWS)
+CATALOGUE: tuple[Case, ...] = (
+    *FLAT,
+    *JOINS,
+    *GROUPS,
+    *SETS,
+    *NESTED,
+    *UNSTATED,
+    *RANKED,
+    *WINDOWS,
+    *REWRITTEN,
+)

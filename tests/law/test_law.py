@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
+from tests.law.rewritten import HIDDEN_NAMES, OUTER, SET_OPERATIONS
 from tests.law.world import Event, dense, epochs
 
 
@@ -34,6 +35,8 @@ FAMILIES = (
     _family("unstated", UNSTATED),
     _family("ranked", RANKED),
     _family("windows", WINDOWS),
+    _family("rewritten_joins", OUTER),
+    _family("rewritten_sets", (*SET_OPERATIONS, *HIDDEN_NAMES)),
 )
 SEVERAL = tuple(c for c in CATALOGUE if len(c.views) > 1)
 

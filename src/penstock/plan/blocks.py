@@ -25,6 +25,7 @@ Strategy = Literal[
     "fold",
     "input",
     "close",
+    "constant",
 ]
 Content = Literal["table", "view", "none"]
 HIDDEN = ("_ps_p", "_ps_o", "_ps_wm")
@@ -112,12 +113,20 @@ class SourceBlock:
 
 @dataclass(frozen=True)
 class Input:
-    """One relation in a FROM clause; `on` is NULL-safe SQL over aliases, None for the first and for cross joins."""
+    """One relation in a FROM clause; `on` is SQL over aliases, None for the first.
+
+    The columns of a semi and of an anti join's right side are known in its `on` alone.
+    """
 
     relation: str
     alias: str
-    join: Literal["from", "inner", "left"] = "from"
+    join: Literal["from", "inner", "left", "semi", "anti"] = "from"
     on: str | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether every row of the join has a row of it."""
+        return self.join in ("from", "inner")
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Late:
 
 @dataclass(frozen=True)
 class FlatBlock:
-    """Scan, filter, project, inner and left join. columns: (name, SQL) in the order of `relation.fields`."""
+    """Scan, filter, project, join. columns: (name, SQL) in the order of `relation.fields`."""
 
     relation: Relation
     from_: tuple[Input, ...]
@@ -149,6 +158,15 @@ class FlatBlock:
     @property
     def inputs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(i.relation for i in self.from_))
+
+
+@dataclass(frozen=True)
+class ConstantBlock:
+    """VALUES, or a SELECT without FROM: `sql` reads nothing."""
+
+    relation: Relation
+    sql: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -289,7 +307,17 @@ class StepBlock:
         return (self.input,)
 
 
-Block = SourceBlock | FlatBlock | UnionBlock | GroupedBlock | RankedBlock | FinalBlock | RefreshBlock | StepBlock
+Block = (
+    SourceBlock
+    | ConstantBlock
+    | FlatBlock
+    | UnionBlock
+    | GroupedBlock
+    | RankedBlock
+    | FinalBlock
+    | RefreshBlock
+    | StepBlock
+)
 
 
 @dataclass(frozen=True)

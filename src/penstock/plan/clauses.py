@@ -51,17 +51,14 @@ def find_sources(select: exp.Select, relations: Mapping[str, Relation]) -> list[
     found = [(from_.this, _input(from_.this, relations, "from", None))]
     for join in select.args.get("joins") or []:
         side, kind, method = join.side.upper(), join.kind.upper(), (join.method or "").upper()
-        if method or side not in ("", "LEFT") or kind not in ("", "INNER", "CROSS", "OUTER"):
+        if method or side not in ("", "LEFT") or kind not in ("", "INNER", "CROSS", "OUTER", "SEMI", "ANTI"):
             raise Opaque(" ".join(word for word in (method, side, kind, "JOIN") if word))
         if join.args.get("using"):
             raise Opaque("JOIN ... USING that could not be expanded")
         on = join.args.get("on")
-        how = "left" if side == "LEFT" else "inner"
+        how = kind.lower() if kind in ("SEMI", "ANTI") else "left" if side == "LEFT" else "inner"
         condition = on.sql(DIALECT) if on is not None else None
         found.append((join.this, _input(join.this, relations, how, condition)))
-    optional = {i.relation for _, i in found if i.join == "left"}
-    if any(sum(i.relation == name for _, i in found) > 1 for name in optional):
-        raise Opaque("a LEFT JOIN to a relation that the query also reads elsewhere")
     aliases = [i.alias.lower() for _, i in found]
     if len(set(aliases)) != len(aliases):
         raise Opaque("two inputs with one alias")
@@ -92,10 +89,39 @@ def _input(table: exp.Expr, relations: Mapping[str, Relation], how: str, on: str
     match how:
         case "from":
             return Input(relation.name, table.alias_or_name, "from", None)
-        case "left":
-            return Input(relation.name, table.alias_or_name, "left", on or "TRUE")
+        case "left" | "semi" | "anti":
+            return Input(relation.name, table.alias_or_name, how, on or "TRUE")
         case _:
             return Input(relation.name, table.alias_or_name, "inner", on or "TRUE")
+
+
+def is_plain(select: exp.Select, aggregates: frozenset[str]) -> bool:
+    """Whether the rows are those of FROM and WHERE, each projected."""
+    other = (
+        "distinct",
+        "group",
+        "having",
+        "qualify",
+        "windows",
+        "order",
+        "limit",
+        "offset",
+        "with_",
+        "laterals",
+        "pivots",
+    )
+    if any(select.args.get(part) for part in (*other, "sample")):
+        return False
+    if any(isinstance(e, exp.Star | exp.Columns) or e.is_star for e in select.expressions):
+        return False
+    return not is_grouped(select, aggregates) and not any(e.find(exp.Window) for e in select.expressions)
+
+
+def is_grouped(select: exp.Select, aggregates: frozenset[str]) -> bool:
+    """Whether its rows are those of groups; without keys, the one row of all rows."""
+    if select.args.get("group") is not None or select.args.get("having") is not None:
+        return True
+    return any(aggregates_in(e, aggregates) for e in select.expressions)
 
 
 def conditions_of(select: exp.Select) -> tuple[str, ...]:
@@ -142,8 +168,8 @@ def from_clause(sources: list[tuple[exp.Table, Input]], conditions: tuple[str, .
                 parts.append(reference)
             case "inner":
                 parts.append(f"JOIN {reference} ON {source.on}")
-            case "left":
-                parts.append(f"LEFT JOIN {reference} ON {source.on}")
+            case _:
+                parts.append(f"{source.join.upper()} JOIN {reference} ON {source.on}")
     if conditions:
         parts.append("WHERE " + " AND ".join(f"({c})" for c in conditions))
     return " ".join(parts)

@@ -27,7 +27,7 @@ def fill(template: str, value: str) -> str:
 
 def closing_carrier(inputs: tuple[Input, ...], relations: Mapping[str, Relation]) -> Input | None:
     """The one input whose rows come when windows close; None where there are several, or a stream beside it."""
-    inner = [i for i in inputs if i.join != "left"]
+    inner = [i for i in inputs if i.certain]
     if any(relations[i.relation.lower()].hidden for i in inner):
         return None
     closing = [i for i in inner if relations[i.relation.lower()].closings]

@@ -6,13 +6,14 @@ an inner query then becomes a refresh of its own, so that the outer one need not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from sqlglot import exp
 
 from penstock.plan import flat, ranked
-from penstock.plan.blocks import Field, FlatBlock, RefreshBlock, Relation, UnionBlock, quote
-from penstock.plan.clauses import Opaque
+from penstock.plan.blocks import ConstantBlock, Field, FlatBlock, RefreshBlock, Relation, UnionBlock, quote
+from penstock.plan.clauses import Opaque, is_grouped, is_plain, refuse
 from penstock.plan.fuse import fused
 from penstock.plan.late import exclude_late
 from penstock.plan.limits import Ranking, distinct_on_as_rank, is_distinct_on, is_limited, limit_as_rank
@@ -20,6 +21,9 @@ from penstock.plan.made import Made
 from penstock.plan.noise import noisy_columns
 from penstock.plan.parse import DIALECT
 from penstock.plan.qualification import qualified
+from penstock.plan.rewrite import sets
+from penstock.plan.rewrite.scopes import places_of, relations_read, tables_in_sight
+from penstock.plan.rewrite.select import rewrite_select
 from penstock.plan.select import compile_select
 from penstock.plan.select_ranked import own_windows, ranked_block, split_windows
 
@@ -34,19 +38,37 @@ def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, .
     tree = _drop_order(tree)
     tree = _hoist(made, tree, name)
     match tree:
-        case exp.Select() if own_windows(tree) or tree.args.get("qualify"):
-            return _ranked(made, tree, name, fields)
-        case exp.Union() if not tree.args.get("by_name"):
+        case exp.Union() if tree.args.get("by_name"):
+            return compile_query(made, sets.by_position(tree, fields, _described(made)), name, fields)
+        case exp.Union():
             return _union(made, tree, name, fields)
+        case exp.Except() | exp.Intersect():
+            return compile_query(made, sets.as_group(tree, fields, _described(made)), name, fields)
+        case exp.Values():
+            return _constant(made, tree, name, fields)
         case exp.Select():
-            selected = compile_select(tree, name, fields, made.relations, made.binder)
-            for block in selected.blocks:
-                if isinstance(block, FlatBlock):
-                    _check(made, block)
-                made.add(block)
-            return selected.blocks[-1].relation
+            return _select(made, tree, name, fields)
         case _:
             raise Opaque(type(tree).__name__.upper())
+
+
+def _select(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]) -> Relation:
+    if (rewritten := rewrite_select(made, tree)) is not None:
+        return compile_query(made, rewritten, name, fields)
+    windows = bool(own_windows(tree) or tree.args.get("qualify"))
+    if tree.args.get("distinct") is not None and (windows or is_grouped(tree, made.binder.aggregates())):
+        return _distinct(made, tree, name, fields)
+    if windows:
+        return _ranked(made, tree, name, fields)
+    if tree.args.get("from_") is None:
+        refuse(tree)
+        return _constant(made, tree, name, fields)
+    selected = compile_select(tree, name, fields, made.relations, made.binder)
+    for block in selected.blocks:
+        if isinstance(block, FlatBlock):
+            _check(made, block)
+        made.add(block)
+    return selected.blocks[-1].relation
 
 
 def _check(made: Made, block: FlatBlock) -> None:
@@ -64,8 +86,6 @@ def _ranking(made: Made, ranking: Ranking, name: str, fields: tuple[Field, ...])
 
 def _ranked(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]) -> Relation:
     """Window functions over the query that computes what they read."""
-    if tree.args.get("distinct") is not None:
-        return _distinct(made, tree, name, fields)
     split = split_windows(tree, made.binder.aggregates())
     below = _inner(made, split.inner, f"{name}$rows", exp.TableAlias())
     block = ranked_block(name, fields, split, below)
@@ -81,6 +101,16 @@ def _distinct(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]
     below = _inner(made, tree, f"{name}$all", exp.TableAlias())
     everything = exp.select(*(quote(f.name) for f in fields), dialect=DIALECT).distinct().from_(quote(below.name))
     return compile_query(made, qualified(everything, made.schema()), name, fields)
+
+
+def _described(made: Made) -> Callable[[exp.Query], tuple[Field, ...]]:
+    return lambda query: made.binder.describe(query.sql(DIALECT))
+
+
+def _constant(made: Made, tree: exp.Expr, name: str, fields: tuple[Field, ...]) -> Relation:
+    relation = Relation(name, fields, append_only=True)
+    made.add(ConstantBlock(relation, tree.sql(DIALECT)))
+    return relation
 
 
 def _drop_order(tree: exp.Query) -> exp.Query:
@@ -100,9 +130,8 @@ def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
         if with_.args.get("recursive"):
             raise Opaque("a recursive CTE")
         aliases = [cte.alias.lower() for cte in with_.expressions]
-        inner_names = {c.alias.lower() for q in with_.expressions for c in q.this.find_all(exp.CTE)}
-        if len(set(aliases)) != len(aliases) or inner_names & set(aliases) or set(aliases) & set(made.relations):
-            raise Opaque("CTEs that hide other names")
+        if len(set(aliases)) != len(aliases):
+            raise Opaque("two CTEs of one name")
         tree.set("with_", None)
         for cte in with_.expressions:
             block = _inner(made, cte.this, f"{name}$cte_{cte.alias}", cte.args["alias"])
@@ -110,6 +139,10 @@ def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
             for other in with_.expressions:
                 _rename(other.this, cte.alias, block.name)
     if isinstance(tree, exp.Select):
+        for number, values in enumerate(_from_values(tree), 1):
+            block = _inner_constant(made, values, f"{name}$values_{values.alias or number}")
+            alias = exp.TableAlias(this=exp.to_identifier(values.alias or block.name, quoted=True))
+            values.replace(exp.Table(this=exp.to_identifier(block.name, quoted=True), alias=alias))
         for number, subquery in enumerate(_from_subqueries(tree), 1):
             if subquery.args.get("pivots") or not isinstance(subquery.this, exp.Query):
                 raise Opaque("PIVOT or UNPIVOT")
@@ -126,12 +159,22 @@ def _from_subqueries(tree: exp.Select) -> list[exp.Subquery]:
     return [p for p in places if isinstance(p, exp.Subquery)]
 
 
+def _from_values(tree: exp.Select) -> list[exp.Values]:
+    return [p for p in places_of(tree) if isinstance(p, exp.Values)]
+
+
+def _inner_constant(made: Made, values: exp.Values, name: str) -> Relation:
+    fields = made.binder.describe(f"SELECT * FROM {values.sql(DIALECT)}")
+    relation = _constant(made, exp.select("*").from_(values.copy()), name, fields)
+    made.binder.add(name, fields)
+    return relation
+
+
 def _rename(tree: exp.Expr, alias: str, name: str) -> None:
-    for table in tree.find_all(exp.Table):
-        if table.name.lower() == alias.lower() and not table.args.get("db"):
-            if not table.alias:
-                table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
-            table.set("this", exp.to_identifier(name, quoted=True))
+    for table in tables_in_sight(tree, alias):
+        if not table.alias:
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(alias, quoted=True)))
+        table.set("this", exp.to_identifier(name, quoted=True))
 
 
 def _inner(made: Made, tree: exp.Query, name: str, alias: exp.TableAlias) -> Relation:
@@ -156,15 +199,7 @@ def _inner(made: Made, tree: exp.Query, name: str, alias: exp.TableAlias) -> Rel
 def _union(made: Made, tree: exp.Union, name: str, fields: tuple[Field, ...]) -> Relation:
     parts = []
     for number, part in enumerate(_branches(tree, bool(tree.args.get("distinct")))):
-        own = made.binder.describe(part.sql(DIALECT))
-        renamed = exp.select(
-            *(f"CAST({quote(o.name)} AS {f.type}) AS {quote(f.name)}" for o, f in zip(own, fields, strict=True)),
-            dialect=DIALECT,
-        ).from_(exp.Subquery(this=part.copy(), alias=exp.TableAlias(this=exp.to_identifier("b", quoted=True))))
-        if len({o.name.lower() for o in own}) != len(own):
-            raise Opaque("a UNION branch with two columns of one name")
-        select = qualified(renamed, made.schema())
-        parts.append(compile_query(made, select, f"{name}$branch_{number}", fields))
+        parts.append(compile_query(made, _branch(made, part, fields), f"{name}$branch_{number}", fields))
     distinct = bool(tree.args.get("distinct"))
     all_name = f"{name}$all" if distinct else name
     relation = Relation(
@@ -183,6 +218,26 @@ def _union(made: Made, tree: exp.Union, name: str, fields: tuple[Field, ...]) ->
     return compile_query(made, qualified(everything, made.schema()), name, fields)
 
 
+def _branch(made: Made, part: exp.Query, fields: tuple[Field, ...]) -> exp.Query:
+    """A branch with the names and types of the union."""
+    own = made.binder.describe(part.sql(DIALECT))
+    if isinstance(part, exp.Select) and is_plain(part, made.binder.aggregates()):
+        part = part.copy()
+        columns = [
+            e.unalias() if o.type == f.type else exp.cast(e.unalias(), f.type, dialect=DIALECT)
+            for e, o, f in zip(part.expressions, own, fields, strict=True)
+        ]
+        part.set("expressions", [exp.alias_(c, f.name, quoted=True) for c, f in zip(columns, fields, strict=True)])
+        return part
+    if len({o.name.lower() for o in own}) != len(own):
+        raise Opaque("a UNION branch with two columns of one name")
+    renamed = exp.select(
+        *(f"CAST({quote(o.name)} AS {f.type}) AS {quote(f.name)}" for o, f in zip(own, fields, strict=True)),
+        dialect=DIALECT,
+    ).from_(exp.Subquery(this=part.copy(), alias=exp.TableAlias(this=exp.to_identifier("b", quoted=True))))
+    return qualified(renamed, made.schema())
+
+
 def _branches(tree: exp.Query, distinct: bool) -> list[exp.Query]:
     """The branches of nested unions of one kind, left to right."""
     plain = not any(tree.args.get(part) for part in ("with_", "order", "limit", "offset"))
@@ -196,13 +251,8 @@ def _branches(tree: exp.Query, distinct: bool) -> list[exp.Query]:
 def refresh_block(
     made: Made, name: str, fields: tuple[Field, ...], tree: exp.Query, text: str, reason: str
 ) -> Relation:
-    own = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     inputs = tuple(
-        dict.fromkeys(
-            made.relations[t.name.lower()].name
-            for t in tree.find_all(exp.Table)
-            if t.name.lower() in made.relations and t.name.lower() not in own
-        )
+        dict.fromkeys(made.relations[n.lower()].name for n in relations_read(tree) if n.lower() in made.relations)
     )
     without_late, late = exclude_late(tree, made.relations)
     relation = Relation(

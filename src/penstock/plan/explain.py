@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from penstock.pipeline import SourceDecl
 from penstock.plan import flat, grouped, ranked, union
 from penstock.plan.blocks import (
+    ConstantBlock,
     FinalBlock,
     FlatBlock,
     GroupedBlock,
@@ -136,7 +137,7 @@ def _sql(plan: Plan, node: Node) -> str:
             return ranked.outputs_sql(block, f"_ps.c_{node.name}")
         case FinalBlock():
             return f"SELECT * FROM {block.input} WHERE {block.window.end} <= watermark"
-        case RefreshBlock():
+        case RefreshBlock() | ConstantBlock():
             return block.sql
         case StepBlock():
             return f"{block.step.function.__module__}.{block.step.function.__qualname__}(state, changes, timers)"

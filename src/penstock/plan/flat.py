@@ -1,29 +1,45 @@
-"""Flat blocks: scan, filter, project, inner and left join.
+"""Flat blocks: scan, filter, project; inner, left, semi and anti join.
 
 Delta rule. Relations change one after another (topological order); when X changes, its content already includes dX,
 relations visited earlier are new, later ones old. With X occurring in the set O of places of the FROM clause:
 
-    d(... X ... X ...)  =  sum over non-empty S of O of  (-1)^(|S|+1) * (dX in S, X in O - S, the others as they stand)
+    d(... X ... X ...)  =  sum over non-empty S of O  of  (-1)^(|S|+1) * (the step of X in S, X in O - S, the others)
 
-For X on the right of a LEFT JOIN (once), with L all that stands to the left of it:
+The step of X at a place, with L all that stands to the left of it and o the rows of L that dX can match:
 
-    d(L left join X)  =  L join dX  +  L with NULLs, weighted +1 where the last match went, -1 where the first one came
+    inner        L join dX
+    left join    L join dX  +  o with NULLs, weighted +1 where the last match went, -1 where the first one came
+    semi join    o, weighted +1 where the first match came, -1 where the last one went
+    anti join    o, weighted -1 where the first match came, +1 where the last one went
+
+Each step is linear in L, so that steps at several places are taken one in the other.
 
 Reference version: the FROM clause over the contents, as one batch (`content_sql`).
 """
 
 from __future__ import annotations
 
-from itertools import combinations
+from dataclasses import dataclass, replace
+from itertools import combinations, product
 
 from penstock.plan.blocks import HIDDEN, FlatBlock, Input, quote
 from penstock.plan.late import late_condition
 
 
+@dataclass(frozen=True)
+class _Place:
+    """One place of a FROM clause in one term of a delta. sql: None where nothing stands there."""
+
+    input: Input
+    sql: str | None
+    weight: str = ""
+    touched: str = ""
+
+
 def content_sql(block: FlatBlock, contents: dict[str, str], *, late: bool = True) -> str:
     """The whole block over the inputs' contents (relation name -> SQL name)."""
-    places = [f"{contents[i.relation]} AS {quote(i.alias)}" for i in block.from_]
-    return _select(block, places, weight=None, late=late)
+    places = [_Place(i, f"{contents[i.relation]} AS {quote(i.alias)}") for i in block.from_]
+    return _select(block, places, weight=None, late=late, extra=[])
 
 
 def delta_sql(
@@ -41,29 +57,52 @@ def delta_sql(
     have `_ps_w` unless the block is append-only.
     """
     occurrences = [n for n, i in enumerate(block.from_) if i.relation == changed]
-    on_the_right = [n for n in occurrences if block.from_[n].join == "left"]
-    if on_the_right:
-        return _right_of_left_join(block, on_the_right[0], delta, weighted, contents, late=late)
     terms = []
     for size in range(1, len(occurrences) + 1):
         for chosen in combinations(occurrences, size):
-            places = [
-                f"{delta if n in chosen else contents[i.relation]} AS {quote(i.alias)}"
+            steps = [
+                _steps(i, delta, weighted, contents[i.relation])
+                if n in chosen
+                else [_Place(i, f"{contents[i.relation]} AS {quote(i.alias)}")]
                 for n, i in enumerate(block.from_)
             ]
-            terms.append(_select(block, places, weight=_weight(block, chosen, weighted, size), late=late))
+            terms += [_term(block, places, negative=size % 2 == 0, late=late) for places in product(*steps)]
     return terms
 
 
-def _weight(block: FlatBlock, chosen: tuple[int, ...], weighted: bool, size: int) -> str | None:
+def _steps(source: Input, delta: str, weighted: bool, content: str) -> list[_Place]:
+    """The terms of one place whose relation moves."""
+    alias = quote(source.alias)
+    weight = f'{alias}."_ps_w"' if weighted else "1"
+    moved = _Place(
+        replace(source, join="inner" if source.join == "left" else source.join), f"{delta} AS {alias}", weight
+    )
+    if source.certain:
+        return [moved]
+    now = f"(SELECT count(*) FROM {content} AS {alias} WHERE {source.on})"
+    step = f"(SELECT coalesce(sum({weight}), 0) FROM {delta} AS {alias} WHERE {source.on})"
+    was = f"({now} - {step})"
+    came, went = ("1", "-1") if source.join == "semi" else ("-1", "1")
+    turned = f"CASE WHEN {now} = 0 AND {was} > 0 THEN {went} WHEN {was} = 0 AND {now} > 0 THEN {came} ELSE 0 END"
+    touched = f"EXISTS (SELECT 1 FROM {delta} AS {alias} WHERE {source.on})"
+    if source.join != "left":
+        return [_Place(source, None, turned, touched)]
+    nothing = f"(SELECT * FROM {content} LIMIT 0) AS {alias}"
+    return [moved, _Place(replace(source, on="FALSE"), nothing, turned, touched)]
+
+
+def _term(block: FlatBlock, places: tuple[_Place, ...], *, negative: bool, late: bool) -> str:
     if block.relation.append_only:
-        return None
-    factors = [f'{quote(block.from_[n].alias)}."_ps_w"' for n in chosen] if weighted else ["1"]
-    product = " * ".join(factors)
-    return product if size % 2 else f"-({product})"
+        weight = None
+    else:
+        factors = " * ".join(p.weight for p in places if p.weight)
+        weight = f"-({factors})" if negative else factors
+    touched = [p.touched for p in places if p.touched]
+    sql = _select(block, list(places), weight=weight, late=late, extra=touched)
+    return f'SELECT * FROM ({sql}) WHERE "_ps_w" <> 0' if touched else sql
 
 
-def _select(block: FlatBlock, places: list[str], *, weight: str | None, late: bool, extra: str = "") -> str:
+def _select(block: FlatBlock, places: list[_Place], *, weight: str | None, late: bool, extra: list[str]) -> str:
     columns = [f"{sql} AS {quote(name)}" for name, sql in block.columns]
     if block.hidden_alias is not None:
         columns += [f"{quote(block.hidden_alias)}.{quote(name)} AS {quote(name)}" for name in HIDDEN]
@@ -72,48 +111,21 @@ def _select(block: FlatBlock, places: list[str], *, weight: str | None, late: bo
     conditions = [f"({c})" for c in block.where]
     if late and block.late is not None:
         conditions.append(f"NOT {late_condition(block.late)}")
-    if extra:
-        conditions.append(extra)
+    conditions += extra
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT {', '.join(columns)} FROM {_joined(block.from_, places)}{where}"
+    return f"SELECT {', '.join(columns)} FROM {_joined(places)}{where}"
 
 
-def _joined(inputs: tuple[Input, ...], places: list[str]) -> str:
+def _joined(places: list[_Place]) -> str:
     parts = []
-    for source, place in zip(inputs, places, strict=True):
-        match source.join:
+    for place in places:
+        if place.sql is None:
+            continue
+        match place.input.join:
             case "from":
-                parts.append(place)
+                parts.append(place.sql)
             case "inner":
-                parts.append(f"JOIN {place} ON {source.on}")
-            case "left":
-                parts.append(f"LEFT JOIN {place} ON {source.on}")
+                parts.append(f"JOIN {place.sql} ON {place.input.on}")
+            case _:
+                parts.append(f"{place.input.join.upper()} JOIN {place.sql} ON {place.input.on}")
     return " ".join(parts)
-
-
-def _right_of_left_join(
-    block: FlatBlock, position: int, delta: str, weighted: bool, contents: dict[str, str], *, late: bool
-) -> list[str]:
-    joined = block.from_[position]
-    alias = quote(joined.alias)
-    places = [f"{contents[i.relation]} AS {quote(i.alias)}" for i in block.from_]
-    weight = f'{alias}."_ps_w"' if weighted else "1"
-    as_inner = tuple(
-        Input(i.relation, i.alias, "inner" if n == position else i.join, i.on) for n, i in enumerate(block.from_)
-    )
-    matches = [f"{delta} AS {alias}" if n == position else place for n, place in enumerate(places)]
-    inner = FlatBlock(block.relation, as_inner, block.columns, block.where, block.late, block.hidden_alias)
-    matched = _select(inner, matches, weight=weight, late=late)
-    now = f"(SELECT count(*) FROM {contents[joined.relation]} AS {alias} WHERE {joined.on})"
-    moved = f"(SELECT coalesce(sum({weight}), 0) FROM {delta} AS {alias} WHERE {joined.on})"
-    was = f"({now} - {moved})"
-    correction = f"CASE WHEN {now} = 0 AND {was} > 0 THEN 1 WHEN {was} = 0 AND {now} > 0 THEN -1 ELSE 0 END"
-    empty = f"(SELECT * FROM {contents[joined.relation]} LIMIT 0) AS {alias}"
-    alone = tuple(
-        Input(i.relation, i.alias, i.join, "FALSE" if n == position else i.on) for n, i in enumerate(block.from_)
-    )
-    nulls = [empty if n == position else place for n, place in enumerate(places)]
-    outer = FlatBlock(block.relation, alone, block.columns, block.where, block.late, block.hidden_alias)
-    touched = f"EXISTS (SELECT 1 FROM {delta} AS {alias} WHERE {joined.on})"
-    unmatched = _select(outer, nulls, weight=correction, late=late, extra=touched)
-    return [matched, f'SELECT * FROM ({unmatched}) WHERE "_ps_w" <> 0']

@@ -19,6 +19,7 @@ from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, Unsupported, Where
 from penstock.pipeline import Graph, ParameterDecl, ViewDecl
 from penstock.plan.blocks import literal
+from penstock.plan.rewrite.scopes import relations_read
 
 DIALECT = "duckdb"
 
@@ -42,7 +43,7 @@ def parse_view(view: ViewDecl, graph: Graph) -> Query:
     text = quote_at(fill_parameters(view.sql, graph, view.where, f"view {view.name}"))
     _refuse_windows_to_come(text, view)
     tree = _parse(text, view)
-    return Query(view, text, tree, _relations(tree))
+    return Query(view, text, tree, relations_read(tree))
 
 
 def fill_parameters(text: str, graph: Graph, where: Where, what: str = "the declaration") -> str:
@@ -198,14 +199,10 @@ def function_names(node: exp.Func) -> set[str]:
     if isinstance(node, exp.Anonymous):
         return {node.name.lower()}
     names = {name.lower() for name in node.sql_names()}
+    if isinstance(node, exp.Connector):
+        return names  # AND and OR are written between their operands, the first of which may be a call
     rendered = node.sql(DIALECT).split("(", 1)[0].strip().lower()
     return names | {rendered}
-
-
-def _relations(tree: exp.Expr) -> tuple[str, ...]:
-    own: set[str] = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    names = [t.name for t in tree.find_all(exp.Table) if t.name and t.name.lower() not in own]
-    return tuple(dict.fromkeys(names))
 
 
 def place_of(where: Where, text: str, position: int) -> Where:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from penstock.pipeline import Graph
 from penstock.plan.blocks import (
+    ConstantBlock,
     FinalBlock,
     FlatBlock,
     GroupedBlock,
@@ -87,7 +88,7 @@ class Plan:
     def light(self) -> bool:
         """Whether an epoch's work grows with its input alone, whatever is stored."""
         return all(
-            isinstance(block, SourceBlock | UnionBlock | FinalBlock)
+            isinstance(block, SourceBlock | ConstantBlock | UnionBlock | FinalBlock)
             or (isinstance(block, FlatBlock) and len(block.from_) == 1)
             or (isinstance(block, GroupedBlock) and block.strategy == "merge")
             for block in (node.block for node in self.nodes)

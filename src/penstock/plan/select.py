@@ -31,7 +31,7 @@ def compile_select(
     relations: Mapping[str, Relation],
     binder: Binder,
 ) -> Selected:
-    """The blocks of `select`, which must be qualified and read only `relations`.
+    """The blocks of `select`, which must be qualified and read only `relations`; DISTINCT over no groups.
 
     fields: the result's columns as the engine describes them. Raises Opaque.
     """
@@ -51,6 +51,4 @@ def compile_select(
         inner = f"{name}$rows"
         flat = flat_block(inner, fields, projections, sources, conditions, relations)
         return Selected((flat, distinct_block(name, fields, flat)))
-    if distinct is not None:
-        raise Opaque("DISTINCT over aggregates")
     return Selected(grouped_blocks(select, name, fields, projections, sources, conditions, relations, binder))

@@ -39,9 +39,7 @@ def flat_block(
             Field(f.name, f.type, column is None or column.nullable) for f, column in zip(fields, plain, strict=True)
         ),
         key=key,
-        append_only=all(r.append_only for r in by_name)
-        and not repeated
-        and (alone or not any(i.join == "left" for i in inputs)),
+        append_only=all(r.append_only for r in by_name) and not repeated and (alone or all(i.certain for i in inputs)),
         hidden=carried is not None,
         stream=relations[carried.relation.lower()].stream if carried else None,
         event=event,
@@ -55,7 +53,7 @@ def flat_block(
 
 def carrier_of(inputs: tuple[Input, ...], relations: Mapping[str, Relation]) -> Input | None:
     """The one input whose rows carry position and watermark, None where there is none or more than one."""
-    hidden = [i for i in inputs if relations[i.relation.lower()].hidden and i.join != "left"]
+    hidden = [i for i in inputs if relations[i.relation.lower()].hidden and i.certain]
     return hidden[0] if len(hidden) == 1 else None
 
 
@@ -103,7 +101,7 @@ def _plain_columns(
         if isinstance(projection, exp.Column) and projection.table.lower() in by_alias:
             source = by_alias[projection.table.lower()]
             fields = {f.name.lower(): f for f in relations[source.relation.lower()].fields}
-            column = fields.get(projection.name.lower()) if source.join != "left" else None
+            column = fields.get(projection.name.lower()) if source.certain else None
         found.append(column)
     return found
 

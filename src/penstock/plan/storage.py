@@ -16,6 +16,7 @@ from penstock.plan import final, ranked
 from penstock.plan.blocks import (
     Block,
     Bound,
+    ConstantBlock,
     Content,
     Field,
     FinalBlock,
@@ -156,7 +157,7 @@ def _own_content(block: Block) -> Content:
             return "view"
         case RankedBlock() if block.top is not None:
             return "view"
-        case GroupedBlock() | RankedBlock() | RefreshBlock() | FinalBlock():
+        case GroupedBlock() | RankedBlock() | RefreshBlock() | FinalBlock() | ConstantBlock():
             return "table"
         case _:
             return "none"
@@ -172,6 +173,8 @@ def _strategy(block: Block) -> tuple[Strategy, str]:
             return "append", "row by row, no state"
         case UnionBlock():
             return "append", "branch by branch, no state"
+        case ConstantBlock():
+            return "constant", "its rows come once"
         case GroupedBlock():
             return block.strategy, block.reason
         case RankedBlock():
@@ -209,6 +212,8 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
                 "watermark", f"{', '.join(block.window.streams)}, kept {block.horizon_seconds:g} s after close"
             )
             return (StateTable(f"t_{name}", columns, relation.key, bound),)
+        case ConstantBlock():
+            return (StateTable(f"t_{name}", relation.fields, (), Bound("its rows", "a constant")),)
         case RefreshBlock():
             return (StateTable(f"t_{name}", relation.fields, relation.key, Bound("its rows", "the view itself")),)
         case StepBlock():

@@ -236,7 +236,7 @@ class _Lineage:
         if not isinstance(block, FlatBlock):
             return False
         passing = [i for i in block.from_ if self.plan.node(i.relation).block.relation.transient]
-        return len(passing) == 1 and passing[0].join != "left" and self._passes(passing[0].relation)
+        return len(passing) == 1 and passing[0].certain and self._passes(passing[0].relation)
 
     def _passes(self, name: str) -> bool:
         node = self.plan.node(name)

@@ -14,10 +14,11 @@ from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
-from penstock.plan import final, flat, grouped, multiset, refresh, union
+from penstock.plan import constant, final, flat, grouped, multiset, refresh, union
 from penstock.plan.blocks import (
     HIDDEN,
     Block,
+    ConstantBlock,
     FinalBlock,
     FlatBlock,
     GroupedBlock,
@@ -43,6 +44,8 @@ def run_block(scope: EpochScope, node: Node) -> None:
             _run_flat(scope, node, block)
         case UnionBlock():
             _run_union(scope, node, block)
+        case ConstantBlock():
+            _run_constant(scope, block)
         case GroupedBlock(strategy="merge"):
             _run_merge(scope, block)
         case GroupedBlock():
@@ -122,6 +125,16 @@ def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:
     rows = scope.temporary(delta_name(relation), " UNION ALL ".join(parts))
     set_delta(scope, relation, quote(delta_name(relation)), rows)
     if node.content == "table" and rows:
+        apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
+
+
+def _run_constant(scope: EpochScope, block: ConstantBlock) -> None:
+    if not scope.first:
+        return
+    relation = block.relation
+    rows = scope.temporary(delta_name(relation), constant.content_sql(block))
+    set_delta(scope, relation, quote(delta_name(relation)), rows)
+    if rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
 
 
