@@ -20,6 +20,7 @@ from penstock.cli.bench_backlog import show_backlog
 from penstock.cli.bench_compare import compare
 from penstock.cli.bench_peers import peers
 from penstock.cli.bench_pipeline import BenchGroup, pipeline
+from penstock.cli.bench_views import views
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
 from penstock.cli.options import Output, output_option
 from penstock.runtime.profiling import read_profile
@@ -28,7 +29,7 @@ BACKLOG_RATE = 50_000.0
 PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
 
 
-@click.group(cls=BenchGroup, commands=[peers, pipeline, compare])
+@click.group(cls=BenchGroup, commands=[peers, pipeline, compare, views])
 def bench() -> None:
     """Measure an application, or a pipeline of your own (bench PIPELINE)."""
 

@@ -6,7 +6,6 @@ and time alike.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 
 import duckdb
@@ -52,9 +51,8 @@ class Recompute:
             self._connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM came")
             self._connection.unregister("came")
 
-    def run(self, view: str) -> float:
-        """Compute a view again, and what differs from its last content; the seconds that this took."""
-        started = time.perf_counter()
+    def run(self, view: str) -> None:
+        """Compute a view again, and what differs from its last content."""
         name = _quoted(view)
         self._connection.execute("BEGIN")
         self._connection.execute(f"CREATE OR REPLACE TEMP TABLE now AS {self._queries[view]}")
@@ -66,7 +64,6 @@ class Recompute:
         self._connection.execute(f"INSERT INTO {name} FROM now")
         self._connection.execute("COMMIT")
         self._connection.execute("FROM changed").to_arrow_table()
-        return time.perf_counter() - started
 
     def content(self, view: str) -> pa.Table:
         """The rows that the last run gave."""
