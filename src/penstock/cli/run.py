@@ -30,6 +30,7 @@ from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 @click.option("--no-flush", is_flag=True, help="With --once and --until-idle: leave open windows unemitted.")
 @click.option("--journal", type=click.Path(path_type=Path, exists=True), help="Run exactly the epochs of this journal.")
 @click.option("--max-epoch-rows", type=click.IntRange(1), default=250_000, show_default=True)
+@click.option("--accept-changes", is_flag=True, help="A changed pipeline may delete state and read sources again.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics on 127.0.0.1 (0: a free port).")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write where the loop's time went, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -43,6 +44,7 @@ def run(
     no_flush: bool,
     journal: Path | None,
     max_epoch_rows: int,
+    accept_changes: bool,
     metrics_port: int | None,
     profile: Path | None,
     log_format: str,
@@ -56,6 +58,7 @@ def run(
         flush=not no_flush,
         for_s=_seconds(duration),
         max_rows=max_epoch_rows,
+        accept_changes=accept_changes,
         journal=journal,
         threads=_number(job.target.settings.get("threads")),
         memory_limit=_words(job.target.settings.get("memory_limit")),

@@ -36,6 +36,9 @@ def qualified(tree: exp.Query, schema: Mapping[str, object]) -> exp.Query:
         raise Unqualified(str(problem).split("\n")[0]) from problem
     if not isinstance(found, exp.Query):
         raise Unqualified(type(found).__name__)
+    for node in found.walk():
+        # They are no part of what a query means, which a plan's fingerprint is made of.
+        node.comments = None
     return found
 
 

@@ -19,8 +19,9 @@ from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.errors import DeclarationError, StateError, Unsupported
 from penstock.observe.timing import part
-from penstock.pipeline import Graph
+from penstock.pipeline import Graph, SourceDecl
 from penstock.plan.plan import Plan
+from penstock.runtime.change import carry_out, outlook
 from penstock.runtime.delivery import Delivery
 from penstock.runtime.feed import Feed, ReferenceFeed, ReferenceUnreadable
 from penstock.runtime.journal import read_journal
@@ -100,6 +101,7 @@ class Runner:
         for name, format in formats.items():
             if format == "parquet":
                 formats[name] = "json"
+        self._change(formats)
         self.state = DuckState(
             self.plan,
             self.target.state,
@@ -117,6 +119,21 @@ class Runner:
             self._control = self._make_control(self)
             self._closing.append(self._control.close)
 
+    def _change(self, formats: Mapping[str, str]) -> None:
+        """Make the state one of a pipeline that has changed, as far as the options allow."""
+        ahead = outlook(self.plan, self.target.state, self._source)
+        if ahead is None:
+            return
+        # Before an epoch is added: a state that has lost commits must not come up to its mark by this one.
+        self.mark.check(ahead.found.progress.state_id, ahead.found.progress.epoch)
+        self._alert("the pipeline has changed: " + "; ".join(" ".join(line.split()) for line in ahead.lines()))
+        ahead.check(accept=self.options.accept_changes)
+        carry_out(self.plan, self.target.state, ahead, formats, self._source)
+
+    def _source(self, declared: SourceDecl) -> Source:
+        given = self._given_sources.get(declared.name)
+        return given or open_source(self.target.source(declared.name), declared.name)
+
     def _open_sources(self) -> None:
         for declared in self.graph.sources:
             name = declared.name
@@ -126,7 +143,7 @@ class Runner:
                 seen = self.progress.sources[name].version
                 self.references.append(ReferenceFeed(declared, versions, seen))
                 continue
-            source = self._given_sources.get(name) or open_source(self.target.source(name), name)
+            source = self._source(declared)
             self._closing.append(source.close)
             feed = Feed(declared, source)
             feed.start(self.progress)

@@ -17,10 +17,12 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
-from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
+from penstock.engines.duckdb.change import apply, inspect
+from penstock.engines.duckdb.engine import DATABASE, DuckState, compile_for_duckdb
 from penstock.errors import DataError, Unsupported
 from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import Graph, SourceDecl
+from penstock.plan.plan import Plan
 from penstock.runtime.lock import StateLock
 
 if TYPE_CHECKING:
@@ -44,11 +46,20 @@ def open_session(graph: Graph, *, state: str | Path | None, engine: str = "duckd
     plan = compile_for_duckdb(graph, in_memory=folder is None)
     lock = StateLock.take(folder) if folder is not None else None
     try:
+        if folder is not None:
+            _change(plan, folder)
         return Session(graph, DuckState(plan, folder, collect=True), lock)
     except BaseException:
         if lock is not None:
             lock.release()
         raise
+
+
+def _change(plan: Plan, folder: Path) -> None:
+    """Give the views that have changed what is stored; a session has no sources to read again (decision 0022)."""
+    found = inspect(folder / DATABASE, plan)
+    if found is not None and found.change.keeps and not found.change.loses:
+        apply(folder / DATABASE, plan, found)
 
 
 class Session:

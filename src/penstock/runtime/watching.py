@@ -27,7 +27,8 @@ class RunOptions:
     """How long to run, and how large an epoch may be.
 
     flush: close windows at the end (T4). for_s: stop after so many seconds. max_rows, max_bytes: of one epoch.
-    journal: replay exactly these epochs, then stop.
+    journal: replay exactly these epochs, then stop. accept_changes: a changed pipeline may delete state and read its
+    sources again.
     """
 
     until: Until = Until.STOPPED
@@ -38,6 +39,7 @@ class RunOptions:
     journal: Path | None = None
     threads: int | None = None
     memory_limit: str | None = None
+    accept_changes: bool = False
 
 
 @dataclass

@@ -8,14 +8,18 @@ from typing import Any
 import duckdb
 
 from penstock.errors import StateError
+from penstock.plan.blocks import literal
 
 MINIMUM = (1, 5)
 
 
 def connect(
-    path: Path | None, *, threads: int | None = None, memory_limit: str | None = None
+    path: Path | None, *, threads: int | None = None, memory_limit: str | None = None, beside: Path | None = None
 ) -> duckdb.DuckDBPyConnection:
     """A connection in UTC without access to the network; in memory if `path` is None.
+
+    Args:
+        beside: a second database file, in a folder of its own, which may be attached.
 
     Raises:
         StateError: PS-STATE-006 below DuckDB 1.5 (it loses acknowledged rows on a full disk), PS-STATE-005 when the
@@ -33,7 +37,7 @@ def connect(
     config: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": False,
         # A view reads declared sources: no files, no network, no variables of the Python that calls us.
-        "enable_external_access": False,
+        "enable_external_access": beside is not None,
         "python_enable_replacements": False,
         "preserve_insertion_order": True,
         # Checkpoints stall the loop; it asks for them itself when it is idle.
@@ -52,6 +56,9 @@ def connect(
             got=str(problem).split("\n")[0],
             expected=f"a DuckDB file at {path}",
         ) from None
+    if beside is not None:
+        connection.execute(f"SET allowed_directories = [{literal(str(beside.parent))}]")
+        connection.execute("SET enable_external_access = false")
     # In what it takes for an interactive session DuckDB would draw its own bar over ours.
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection

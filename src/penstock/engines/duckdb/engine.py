@@ -333,12 +333,9 @@ class DuckState:
         known = [m for m in marks if m is not None]
         if len(known) != len(marks) or not known:
             return
-        cutoff = from_us(min(known) - max(horizons[s] for s in block.window.streams))
-        name, end = block.relation.name, "_ps_end" if isinstance(block, FinalBlock) else block.window.end
-        prefix = "g_" if isinstance(block, GroupedBlock) and block.strategy == "merge" else "t_"
-        prefix = "c_" if isinstance(block, RankedBlock) and block.top is not None else prefix
-        old = " AND ".join(f"{end}{f' + {length}' if length else ''} <= {cutoff}" for length in ("", *kept_after))
-        self._connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {old}")
+        state.forget_closed(
+            self._connection, block, min(known) - max(horizons[s] for s in block.window.streams), kept_after
+        )
 
     def close(self) -> None:
         """Close the database; a state on disk is checkpointed."""

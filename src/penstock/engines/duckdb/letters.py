@@ -392,9 +392,9 @@ def beyond_horizon(
 
 
 def create_late_tables(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """One table per stream, and per relation over it, whose rows can be late."""
+    """One table per stream, and per relation over it, whose rows can be late; what is there stays."""
     for name in dict.fromkeys(n for late in plan.late_rules for n in (late.stream, late.relation)):
         relation = plan.node(name).relation
         columns = ", ".join(f"{quote(f.name)} {f.type}" for f in relation.fields)
         hidden = "_ps_p INTEGER, _ps_o BIGINT, _ps_wm TIMESTAMP"
-        connection.execute(f"CREATE TABLE {table('l_' + name)} ({columns}, {hidden})")
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table('l_' + name)} ({columns}, {hidden})")

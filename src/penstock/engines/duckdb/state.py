@@ -14,6 +14,7 @@ import duckdb
 
 from penstock.engines.base import Counts, PartitionProgress, Progress, SourceProgress
 from penstock.engines.duckdb.connection import first_row
+from penstock.engines.duckdb.times import from_us
 from penstock.errors import StateError
 from penstock.plan import flat, grouped, ranked, union
 from penstock.plan.blocks import (
@@ -27,11 +28,17 @@ from penstock.plan.blocks import (
     UnionBlock,
     column_list,
     content_name,
+    literal,
     quote,
 )
+from penstock.plan.change import described
 from penstock.plan.plan import Plan
 
 FORMAT = 1
+# What the plan was, for a later one to be compared with (plan/change.py).
+PROGRAM = "program"
+# Key of a relation of which closed windows have been forgotten; the value is until when (microseconds).
+FORGOTTEN = "forgotten:"
 CHANGE_FIELDS = (
     Field("_op", "VARCHAR", False),
     Field("_epoch", "BIGINT", False),
@@ -61,27 +68,44 @@ def create(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
     connection.execute("CREATE TABLE _ps.meta (key VARCHAR, value VARCHAR)")
     connection.execute(LEDGERS)
     for node in plan.nodes:
-        for state in node.state:
-            columns = ", ".join(f"{quote(f.name)} {f.type}" for f in state.columns)
-            connection.execute(f"CREATE TABLE {table(state.name)} ({columns})")
+        create_tables(connection, node)
     for sink in plan.graph.sinks:
-        fields = (*plan.node(_node_of(plan, sink.view)).relation.fields, *CHANGE_FIELDS)
-        columns = ", ".join(f"{quote(f.name)} {f.type}" for f in fields)
-        connection.execute(f"CREATE TABLE {table('o_' + sink.name)} ({columns})")
+        create_outbox(connection, plan, sink.name)
     create_views(connection, plan)
-    values = {
-        "format": str(FORMAT),
-        "state_id": uuid.uuid4().hex,
-        "plan": plan.fingerprint,
-        "pipeline": plan.graph.name,
-        "duckdb": duckdb.__version__,
-    }
+    values = {"format": str(FORMAT), "state_id": uuid.uuid4().hex, "duckdb": duckdb.__version__}
+    connection.executemany("INSERT INTO _ps.meta VALUES (?, ?)", list(values.items()))
+    sign(connection, plan)
+
+
+def sign(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Say which plan the state belongs to."""
+    values = {"plan": plan.fingerprint, "pipeline": plan.graph.name, PROGRAM: described(plan).to_json()}
     connection.executemany("INSERT INTO _ps.meta VALUES (?, ?)", list(values.items()))
 
 
-def _node_of(plan: Plan, view: str) -> str:
-    found = plan.view(view)
-    return found.node if found else view
+def create_tables(connection: duckdb.DuckDBPyConnection, node: Node) -> None:
+    """The empty state tables of a block."""
+    for state in node.state:
+        columns = ", ".join(f"{quote(f.name)} {f.type}" for f in state.columns)
+        connection.execute(f"CREATE TABLE {table(state.name)} ({columns})")
+
+
+def create_outbox(connection: duckdb.DuckDBPyConnection, plan: Plan, sink: str) -> None:
+    """The empty outbox of a sink."""
+    declared = next(s for s in plan.graph.sinks if s.name == sink)
+    fields = (*plan.node(plan.node_of(declared.view)).relation.fields, *CHANGE_FIELDS)
+    columns = ", ".join(f"{quote(f.name)} {f.type}" for f in fields)
+    connection.execute(f"CREATE TABLE {table('o_' + sink)} ({columns})")
+
+
+def drop_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Drop the contents' views, before the tables under them change."""
+    query = (
+        "SELECT schema_name, view_name FROM duckdb_views() WHERE NOT internal AND schema_name IN ('main', '_ps') "
+        "AND database_name = current_database()"
+    )
+    for schema, name in connection.execute(query).fetchall():
+        connection.execute(f"DROP VIEW {quote(schema)}.{quote(name)}")
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
@@ -136,7 +160,25 @@ def check(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
     Raises:
         StateError: PS-STATE-003 when a newer Penstock wrote it, PS-STATE-004 when it belongs to another plan.
     """
-    meta = dict(connection.execute("SELECT key, value FROM _ps.meta").fetchall())
+    meta = known(connection)
+    if meta["plan"] != plan.fingerprint:
+        raise StateError(
+            "PS-STATE-004",
+            "the state belongs to another plan: sources, contracts or views have changed",
+            expected=f"plan {meta['plan']} of pipeline {meta['pipeline']}",
+            got=f"plan {plan.fingerprint}",
+            hint="penstock plan shows what a run would do with it; penstock reset starts again from the sources",
+        )
+    return meta["state_id"]
+
+
+def known(connection: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """What the state says of itself.
+
+    Raises:
+        StateError: PS-STATE-003 when a newer Penstock wrote it.
+    """
+    meta: dict[str, str] = dict(connection.execute("SELECT key, value FROM _ps.meta").fetchall())
     if int(meta["format"]) > FORMAT:
         raise StateError(
             "PS-STATE-003",
@@ -145,21 +187,33 @@ def check(connection: duckdb.DuckDBPyConnection, plan: Plan) -> str:
             got=f"format {meta['format']}",
             hint="upgrade Penstock, or run with another --state",
         )
-    if meta["plan"] != plan.fingerprint:
-        raise StateError(
-            "PS-STATE-004",
-            "the state belongs to another plan: sources, contracts or views have changed",
-            expected=f"plan {meta['plan']} of pipeline {meta['pipeline']}",
-            got=f"plan {plan.fingerprint}",
-            hint="penstock reset drops the state and starts again from the sources; or run with another --state",
-        )
-    return str(meta["state_id"])
+    return meta
 
 
 def exists(connection: duckdb.DuckDBPyConnection) -> bool:
     query = "SELECT count(*) FROM duckdb_tables() WHERE schema_name = '_ps' AND table_name = 'meta'"
     row = first_row(connection.execute(query))
     return bool(row and row[0])
+
+
+def forget_closed(
+    connection: duckdb.DuckDBPyConnection,
+    block: GroupedBlock | RankedBlock | FinalBlock,
+    cutoff_us: int,
+    kept_after: tuple[str, ...],
+) -> None:
+    """Drop the windows that ended at or before the cutoff, and which nothing else needs; remember it."""
+    assert block.window is not None
+    name, end = block.relation.name, "_ps_end" if isinstance(block, FinalBlock) else block.window.end
+    prefix = "g_" if isinstance(block, GroupedBlock) and block.strategy == "merge" else "t_"
+    prefix = "c_" if isinstance(block, RankedBlock) and block.top is not None else prefix
+    cutoff = from_us(cutoff_us)
+    old = " AND ".join(f"{end}{f' + {length}' if length else ''} <= {cutoff}" for length in ("", *kept_after))
+    gone = first_row(connection.execute(f"DELETE FROM {table(prefix + name)} WHERE {old}"))
+    if gone is not None and gone[0]:
+        key = literal(FORGOTTEN + name)
+        connection.execute(f"DELETE FROM _ps.meta WHERE key = {key}")
+        connection.execute(f"INSERT INTO _ps.meta VALUES ({key}, '{cutoff_us}')")
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------
