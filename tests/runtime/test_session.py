@@ -120,16 +120,23 @@ def test_progress_read_from_a_journal_is_the_progress_that_was_written(tmp_path:
         assert loaded == session.progress
 
 
-def test_a_state_of_another_plan_is_refused(tmp_path: Path) -> None:
-    _pipeline().open(state=tmp_path).close()
+def test_a_changed_plan_takes_over_what_is_stored_and_is_refused_where_that_does_not_do(tmp_path: Path) -> None:
+    with _pipeline().open(state=tmp_path) as session:
+        _run(session, 0)
+        _run(session, 1)
     other = _pipeline()
+    other.view("names", "SELECT name, count(*) AS n FROM users GROUP BY name")
+    with other.open(state=tmp_path) as session:
+        assert sum(row["n"] for row in session.read("names").to_pylist()) == len(session.read("users"))
+        assert len(session.read("users"))
     other.view("more", "SELECT count(*) AS n FROM clicks")
     with pytest.raises(StateError) as problem:
         other.open(state=tmp_path)
     assert problem.value.code == "PS-STATE-004"
     assert "reset" in problem.value.hint
     # The refusal has let go of the lock.
-    _pipeline().open(state=tmp_path).close()
+    with pytest.raises(StateError, match="another plan"):
+        _pipeline().open(state=tmp_path)
 
 
 def test_two_sessions_on_one_state_are_one_too_many(tmp_path: Path) -> None:

@@ -274,22 +274,11 @@ class _Applying:
         """Give what is kept of a source the columns of its contract."""
         node = self.plan.node(source)
         names = [t.name for t in node.state] if source not in self.change.build else []
-        stored = {
-            n
-            for (n,) in self.connection.execute(
-                "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = '_ps'"
-            ).fetchall()
-        }
         before = {name for name, _, _ in self.change.old.sources[source].columns}
-        for name in [*names, *([f"l_{source}"] if f"l_{source}" in stored else [])]:
-            there = [
-                c
-                for (c,) in self.connection.execute(
-                    "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = '_ps' "
-                    "AND table_name = "
-                    f"{literal(name)} ORDER BY column_index"
-                ).fetchall()
-            ]
+        for name in [*names, f"l_{source}"]:
+            there = self._columns_of(name)
+            if not there:
+                continue
             partial = not before <= set(there)
             fields = [f for f in node.relation.fields if not partial or f.name in there]
             kept = [f"{quote(f.name) if f.name in there else 'NULL'}::{f.type} AS {quote(f.name)}" for f in fields]
@@ -298,6 +287,14 @@ class _Applying:
             self.connection.execute(f"CREATE TABLE {moved} AS SELECT {', '.join([*kept, *rest])} FROM {table(name)}")
             self.connection.execute(f"DROP TABLE {table(name)}")
             self.connection.execute(f"ALTER TABLE {moved} RENAME TO {quote(name)}")
+
+    def _columns_of(self, stored: str) -> list[str]:
+        """The columns of a state table; none where there is no such table."""
+        rows = self.connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() "
+            f"AND schema_name = '_ps' AND table_name = {literal(stored)} ORDER BY column_index"
+        )
+        return [name for (name,) in rows.fetchall()]
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
