@@ -33,6 +33,7 @@ _codes(
         13: "several declarations are wrong",
         14: "a pipeline cannot be found or loaded",
         15: "a parameter is missing or wrong",
+        16: "hop(...) or session(...) is no window here",
     },
 )
 _codes(

@@ -458,6 +458,32 @@ RANKED = tuple(
         _one(
             "limit_having", "SELECT k, sum(x) AS s FROM m GROUP BY k HAVING count(*) > 1 ORDER BY count(*) DESC LIMIT 1"
         ),
+        _one(
+            "session_of_stream",
+            "SELECT k, window_start, window_end, count(*) AS n, max(g) AS g FROM s "
+            "GROUP BY session(at, INTERVAL 4 SECONDS), k",
+            "behind",
+        ),
+        _one(
+            "session_of_rows",
+            "SELECT window_end, count(*) AS n FROM t WHERE a IS NOT NULL "
+            "GROUP BY session(make_timestamp(k::BIGINT * 1000000), INTERVAL 2 SECONDS)",
+        ),
+        _one(
+            "session_of_join",
+            "SELECT r.label, window_start, sum(m.x) AS x FROM m JOIN r ON m.k = r.k "
+            "GROUP BY session(make_timestamp(m.x::BIGINT * 1000000), INTERVAL 1 SECOND), r.label",
+        ),
+        _one(
+            "hop_of_rows",
+            "SELECT window_start, window_end, t.a, count(*) AS n, sum(m.x) AS x FROM t JOIN m ON t.k = m.k "
+            "GROUP BY hop(make_timestamp(t.k::BIGINT * 1000000), INTERVAL 3 SECONDS, INTERVAL 1 SECOND), t.a",
+        ),
+        _one("unnest_lists", "SELECT k, unnest([x, NULL, k]) AS u, unnest(['a', 'b']) AS w FROM m WHERE x IS NOT NULL"),
+        _one("unnest_join", "SELECT t.a, unnest(range(m.x)) AS u FROM t LEFT JOIN m ON t.k = m.k"),
+        _one("unnest_distinct", "SELECT DISTINCT unnest([g, 'z']) AS g FROM s"),
+        _one("unnest_below", "SELECT q.u, count(*) AS n FROM (SELECT unnest([k, x]) AS u FROM m) AS q GROUP BY q.u"),
+        _one("unnest_groups", "SELECT k, unnest(list(x)) AS x FROM m GROUP BY k"),
         Case(
             "ranks_over_views",
             (

@@ -98,7 +98,8 @@ class Oracle:
 
 def late_for(at: object, before: datetime | None) -> list[str]:
     assert isinstance(at, datetime)
-    return [name for name, length in WINDOWS.items() if before is not None and window_end(at, length) <= before]
+    behind = ["behind"] if before is not None and at < before else []
+    return behind + [n for n, length in WINDOWS.items() if before is not None and window_end(at, length) <= before]
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------

@@ -132,14 +132,14 @@ VIEWS = (
     Mistake("SELECT time_bucket(INTERVAL '1 minute', at) AS w, v FROM s", "PS-DECL-012", "window", emit="final"),
     Mistake(
         "SELECT hop(at, INTERVAL '2 seconds', INTERVAL '1 second') AS w, count(*) AS n FROM s GROUP BY 1",
-        "PS-PLAN-001",
+        "PS-DECL-016",
         "hop(",
         1,
         8,
     ),
     Mistake(
         "SELECT session(at, INTERVAL '2 seconds') AS w, count(*) AS n FROM s GROUP BY 1",
-        "PS-PLAN-001",
+        "PS-DECL-016",
         "session(",
         1,
         8,

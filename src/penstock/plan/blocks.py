@@ -20,6 +20,7 @@ Strategy = Literal[
     "affected groups",
     "affected partitions",
     "top rows",
+    "affected sessions",
     "delta join",
     "refresh",
     "fold",
@@ -55,13 +56,23 @@ class Closing:
 
 
 @dataclass(frozen=True)
+class Hop:
+    """A column that holds the starts of hopping windows of the relation's event time. size, slide: SQL intervals."""
+
+    column: str
+    size: str
+    slide: str
+
+
+@dataclass(frozen=True)
 class Relation:
     """What every block gives: named columns, and what is known of them.
 
     key: columns that are unique in the content, () where none is known. append_only: deltas only ever insert.
     event: the SQL (over this relation's columns, unqualified) that is the event time of `stream`, None where there is
     none. streams: the event-time streams in the lineage (their watermarks close the relation's windows). closings:
-    event times of rows that come when windows close (they follow from the blocks: no fingerprint needs them).
+    event times of rows that come when windows close (they follow from the blocks: no fingerprint needs them). hops:
+    the hopping windows that its rows were expanded by. several: rows may share a position.
     """
 
     name: str
@@ -74,6 +85,8 @@ class Relation:
     streams: tuple[str, ...] = ()
     transient: bool = False
     closings: tuple[Closing, ...] = field(default=(), repr=False)
+    hops: tuple[Hop, ...] = field(default=(), repr=False)
+    several: bool = field(default=False, repr=False)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -260,6 +273,26 @@ class RankedBlock:
 
 
 @dataclass(frozen=True)
+class SessionBlock:
+    """The input's rows with the session that each is in: `window_start`, `window_end`.
+
+    columns: the input's own, with `_ps_at`, the time; keys: those that hold a session together. window: set where the
+    watermark closes sessions for good.
+    """
+
+    relation: Relation
+    input: str
+    columns: tuple[Field, ...]
+    keys: tuple[Field, ...]
+    gap: str
+    window: Window | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
 class FinalBlock:
     """`emit = 'final'` over windowed groups or ranks: each row once, when the watermark passes its window's end.
 
@@ -314,6 +347,7 @@ Block = (
     | UnionBlock
     | GroupedBlock
     | RankedBlock
+    | SessionBlock
     | FinalBlock
     | RefreshBlock
     | StepBlock

@@ -38,10 +38,19 @@ def refuse(select: exp.Select) -> None:
             raise Opaque("a subquery")
         if isinstance(node, exp.Window):
             raise Opaque("a window function")
+        if isinstance(node, exp.Explode) and _is_projected(select, node):
+            continue
         if isinstance(node, exp.Unnest | exp.Explode | exp.Lateral | exp.Values | exp.TableSample | exp.Pivot):
             raise Opaque("unnest" if isinstance(node, exp.Unnest | exp.Explode) else type(node).__name__.lower())
         if isinstance(node, exp.Anonymous) and node.name.lower() in ("unnest", "grouping", "grouping_id"):
             raise Opaque(node.name.lower())
+
+
+def _is_projected(select: exp.Select, node: exp.Expr) -> bool:
+    """Whether an unnest is in the list of a SELECT without groups: it gives rows for each row on its own."""
+    if select.args.get("group") is not None or select.args.get("having") is not None:
+        return False
+    return any(node is inner for projection in select.expressions for inner in projection.find_all(exp.Explode))
 
 
 def find_sources(select: exp.Select, relations: Mapping[str, Relation]) -> list[tuple[exp.Table, Input]]:

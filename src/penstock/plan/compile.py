@@ -18,6 +18,7 @@ from penstock.plan.blocks import Field, FinalBlock, GroupedBlock, RankedBlock, R
 from penstock.plan.clauses import Opaque
 from penstock.plan.decompose import compile_query, refresh_block
 from penstock.plan.definite import make_definite
+from penstock.plan.macros import expand
 from penstock.plan.made import Made
 from penstock.plan.order import in_order
 from penstock.plan.ordering import Indefinite
@@ -64,6 +65,7 @@ def _compile(made: Made, *, in_memory: bool) -> Plan:
 
 
 def _add_view(made: Made, query: Query) -> None:
+    query = expand(query, made.relations, made.binder)
     view = query.view
     fields = _bind(made, query)
     tree, notes = _definite(made, query, fields)

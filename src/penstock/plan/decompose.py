@@ -26,6 +26,7 @@ from penstock.plan.rewrite.scopes import places_of, relations_read, tables_in_si
 from penstock.plan.rewrite.select import rewrite_select
 from penstock.plan.select import compile_select
 from penstock.plan.select_ranked import own_windows, ranked_block, split_windows
+from penstock.plan.select_session import is_session, session_block
 
 
 def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, ...]) -> Relation:
@@ -148,7 +149,8 @@ def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
                 raise Opaque("PIVOT or UNPIVOT")
             if not subquery.alias:
                 raise Opaque("a subquery without a name")
-            block = _inner(made, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])
+            below = _session if is_session(subquery) else _inner
+            block = below(made, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])
             subquery.replace(exp.Table(this=exp.to_identifier(block.name, quoted=True), alias=subquery.args["alias"]))
     return tree
 
@@ -193,6 +195,19 @@ def _inner(made: Made, tree: exp.Query, name: str, alias: exp.TableAlias) -> Rel
         relation = refresh_block(made, name, fields, tree, tree.sql(DIALECT), str(reason))
     made.relations[name.lower()] = relation
     made.binder.add(name, tuple(Field(f.name, f.type) for f in fields))
+    return relation
+
+
+def _session(made: Made, tree: exp.Query, name: str, alias: exp.TableAlias) -> Relation:
+    """A session macro's rows: a block of their own, or window functions where that is not possible."""
+    before = set(made.blocks)
+    try:
+        relation = session_block(made, tree, name, _inner)
+    except Opaque:
+        for added in set(made.blocks) - before:
+            made.drop(added)
+        return _inner(made, tree, name, alias)
+    made.binder.add(name, relation.fields)
     return relation
 
 

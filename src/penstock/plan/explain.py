@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.pipeline import SourceDecl
-from penstock.plan import flat, grouped, ranked, union
+from penstock.plan import flat, grouped, ranked, session, union
 from penstock.plan.blocks import (
     ConstantBlock,
     FinalBlock,
@@ -14,6 +14,7 @@ from penstock.plan.blocks import (
     Node,
     RankedBlock,
     RefreshBlock,
+    SessionBlock,
     SourceBlock,
     StepBlock,
     UnionBlock,
@@ -135,6 +136,8 @@ def _sql(plan: Plan, node: Node) -> str:
             return ranked.outputs_sql(block, ranked.within_sql(block, contents[block.input], "touched"))
         case RankedBlock():
             return ranked.outputs_sql(block, f"_ps.c_{node.name}")
+        case SessionBlock():
+            return session.rows_sql(block, f"delta({block.input})", "touched", weighted=False)
         case FinalBlock():
             return f"SELECT * FROM {block.input} WHERE {block.window.end} <= watermark"
         case RefreshBlock() | ConstantBlock():

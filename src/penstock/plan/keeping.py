@@ -18,6 +18,7 @@ from penstock.plan.blocks import (
     RankedBlock,
     RefreshBlock,
     Relation,
+    SessionBlock,
     UnionBlock,
 )
 from penstock.plan.closings import tied
@@ -28,7 +29,7 @@ FOR_EVER = None
 def kept_after(name: str, blocks: Mapping[str, Block]) -> tuple[str, ...] | None:
     """The lengths (SQL intervals) to add to a window's end before it counts as old; `FOR_EVER` where it never does."""
     block = blocks[name]
-    if not isinstance(block, GroupedBlock | RankedBlock | FinalBlock) or block.window is None:
+    if not isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock) or block.window is None:
         return ()
     relations = {b.relation.name.lower(): b.relation for b in blocks.values()}
     return _kept(name, blocks, relations)

@@ -16,12 +16,13 @@ from sqlglot import TokenType, exp
 from sqlglot.errors import ParseError, TokenError
 
 from penstock.durations import parse_duration
-from penstock.errors import DeclarationError, Unsupported, Where
+from penstock.errors import DeclarationError, Where
 from penstock.pipeline import Graph, ParameterDecl, ViewDecl
 from penstock.plan.blocks import literal
 from penstock.plan.rewrite.scopes import relations_read
 
 DIALECT = "duckdb"
+SESSION_MACRO = "_ps_session"
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def parse_view(view: ViewDecl, graph: Graph) -> Query:
     Raises:
         DeclarationError: PS-DECL-006 (syntax), PS-DECL-015 (unknown parameter), with the place.
     """
-    text = quote_at(fill_parameters(view.sql, graph, view.where, f"view {view.name}"))
-    _refuse_windows_to_come(text, view)
+    text = name_sessions(quote_at(fill_parameters(view.sql, graph, view.where, f"view {view.name}")))
     tree = _parse(text, view)
     return Query(view, text, tree, relations_read(tree))
 
@@ -181,17 +181,20 @@ def _instead(first: Mapping[str, object]) -> str:
     return ""
 
 
-def _refuse_windows_to_come(text: str, view: ViewDecl) -> None:
-    tokens = sqlglot.tokenize(text, dialect=DIALECT)
+def name_sessions(text: str) -> str:
+    """The text with `session(` under a name that the parser takes for a function."""
+    try:
+        tokens = sqlglot.tokenize(text, dialect=DIALECT)
+    except TokenError:
+        return text
+    pieces: list[str] = []
+    position = 0
     for token, following in pairwise(tokens):
-        if token.text.lower() in ("hop", "session") and following.token_type == TokenType.L_PAREN:
-            raise Unsupported(
-                "PS-PLAN-001",
-                f"view {view.name}: {token.text.lower()}(...) windows cannot be held yet",
-                where=place_of(view.where, text, token.start),
-                expected="tumbling windows: time_bucket(INTERVAL ..., event time) or date_trunc(unit, event time)",
-                got=f"{token.text}(",
-            )
+        written = text[token.start : token.end + 1].lower()
+        if written == "session" and following.token_type == TokenType.L_PAREN:
+            pieces += [text[position : token.start], SESSION_MACRO]
+            position = token.end + 1
+    return "".join([*pieces, text[position:]])
 
 
 def function_names(node: exp.Func) -> set[str]:

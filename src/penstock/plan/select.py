@@ -44,6 +44,8 @@ def compile_select(
         raise Opaque("its columns cannot be named one by one")
     conditions = conditions_of(select)
     has_aggregates = any(aggregates_in(e, aggregates) for e in [*projections, *having_of(select)])
+    if has_aggregates and select.find(exp.Explode) is not None:
+        raise Opaque("unnest over aggregates")
     distinct = select.args.get("distinct")
     if grouping is None and not has_aggregates:
         if distinct is None:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from sqlglot import exp
 
-from penstock.plan.blocks import Field, FlatBlock, Input, Late, Relation, quote
+from penstock.plan.blocks import Field, FlatBlock, Hop, Input, Late, Relation, quote
 from penstock.plan.closings import projected_closings
 from penstock.plan.parse import DIALECT
+from penstock.plan.windows import find_hop
 
 
 def flat_block(
@@ -31,7 +32,8 @@ def flat_block(
     plain = _plain_columns(projections, inputs, relations)
     streams = tuple(dict.fromkeys(s for r in by_name for s in r.streams))
     alone = len(inputs) == 1
-    key = _flat_key(fields, projections, inputs, relations)
+    expands = any(p.find(exp.Explode) is not None for p in projections)
+    key = () if expands else _flat_key(fields, projections, inputs, relations)
     repeated = len({i.relation for i in inputs}) != len(inputs)
     relation = Relation(
         name,
@@ -46,6 +48,8 @@ def flat_block(
         streams=streams,
         transient=any(r.transient for r in by_name),
         closings=projected_closings(fields, projections, inputs, relations),
+        hops=_hops(fields, projections, carried, relations),
+        several=expands or any(r.several for r in by_name),
     )
     columns = tuple((f.name, p.sql(DIALECT)) for f, p in zip(fields, projections, strict=True))
     return FlatBlock(relation, inputs, columns, conditions, late, carried.alias if carried else None)
@@ -70,6 +74,19 @@ def _event_column(
         if event is not None and projection == event:
             return quote(column.name)
     return None
+
+
+def _hops(
+    fields: tuple[Field, ...],
+    projections: list[exp.Expr],
+    carried: Input | None,
+    relations: Mapping[str, Relation],
+) -> tuple[Hop, ...]:
+    event = event_expression(relations[carried.relation.lower()], carried.alias) if carried is not None else None
+    if event is None:
+        return ()
+    found = [(f.name, find_hop(p, event)) for f, p in zip(fields, projections, strict=True)]
+    return tuple(Hop(name, *hop) for name, hop in found if hop is not None)
 
 
 def event_expression(relation: Relation, alias: str) -> exp.Expr | None:

@@ -18,6 +18,7 @@ from penstock.plan.blocks import (
     Field,
     FlatBlock,
     GroupedBlock,
+    Hop,
     Input,
     Late,
     Relation,
@@ -263,6 +264,8 @@ def _window(
     if event is None or relation.stream is None:
         return None, None, ()
     for number, key in enumerate(keys):
+        if (hop := _hop_of(key, carried, relation)) is not None:
+            return _hop_window(number, key, event, hop, relation, carried)
         length = find_window(key, event)
         if length is None:
             continue
@@ -279,6 +282,25 @@ def _window(
         window = Window(column, f"{quote(column)} + {length}", length, relation.streams)
         return window, late, window_closings(column, key, event, length)
     return None, None, ()
+
+
+def _hop_of(key: exp.Expr, carried: Input, relation: Relation) -> Hop | None:
+    """The hopping windows whose start the key is."""
+    if not isinstance(key, exp.Column) or key.table.lower() != carried.alias.lower():
+        return None
+    return next((hop for hop in relation.hops if hop.column.lower() == key.name.lower()), None)
+
+
+def _hop_window(
+    number: int, key: exp.Expr, event: exp.Expr, hop: Hop, relation: Relation, carried: Input
+) -> tuple[Window | None, Late | None, tuple[Closing, ...]]:
+    """Each row is there once for every window, so it is late for those that have ended, and for these alone."""
+    start, column = key.sql(DIALECT), f"_ps_k{number}"
+    first = f"time_bucket({hop.slide}, _ps_event - {hop.size}) + {hop.slide} + {hop.size}"
+    late = Late(relation.stream or "", relation.name, carried.alias, start, f"{start} + {hop.size}", first)
+    window = Window(column, f"{quote(column)} + {hop.size}", hop.size, relation.streams)
+    last: exp.Expr = exp.maybe_parse(f"time_bucket({hop.slide}, {event.sql(DIALECT)})", dialect=DIALECT)
+    return window, late, window_closings(column, last, event, hop.size)
 
 
 def _key_columns(fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]) -> tuple[str, ...]:

@@ -131,7 +131,8 @@ class _Atoms:
         return found
 
     def _visit(self, node: exp.Expr) -> exp.Expr:
-        if node.sql(DIALECT) in self._names or self._is_atom(node):
+        known = node.sql(DIALECT) in self._names and not isinstance(node, exp.Identifier)
+        if known or self._is_atom(node):
             return exp.column(exp.to_identifier(self.named(node, "c"), quoted=True))
         return self._within(node)
 

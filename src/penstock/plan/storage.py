@@ -25,6 +25,7 @@ from penstock.plan.blocks import (
     Node,
     RankedBlock,
     RefreshBlock,
+    SessionBlock,
     SourceBlock,
     StateTable,
     StepBlock,
@@ -157,7 +158,7 @@ def _own_content(block: Block) -> Content:
             return "view"
         case RankedBlock() if block.top is not None:
             return "view"
-        case GroupedBlock() | RankedBlock() | RefreshBlock() | FinalBlock() | ConstantBlock():
+        case GroupedBlock() | RankedBlock() | SessionBlock() | RefreshBlock() | FinalBlock() | ConstantBlock():
             return "table"
         case _:
             return "none"
@@ -179,6 +180,8 @@ def _strategy(block: Block) -> tuple[Strategy, str]:
             return block.strategy, block.reason
         case RankedBlock():
             return _ranked_strategy(block)
+        case SessionBlock():
+            return "affected sessions", "the sessions that a row falls into are made again"
         case FinalBlock():
             return "close", "each window once, when the watermark passes its end"
         case RefreshBlock():
@@ -206,6 +209,13 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
             return (StateTable(f"t_{name}", ranked.fields(block), (), _ranked_bound(block)),)
         case RankedBlock():
             return (StateTable(f"c_{name}", block.columns, (), _ranked_bound(block)),)
+        case SessionBlock():
+            bound = (
+                Bound("watermark", f"{', '.join(block.window.streams)}, then the correction horizon")
+                if block.window is not None
+                else Bound("its rows", "of its input")
+            )
+            return (StateTable(f"t_{name}", relation.fields, (), bound),)
         case FinalBlock():
             columns = (*final.fields(block), Field("_ps_open", "BOOLEAN", False))
             bound = Bound(
@@ -342,7 +352,7 @@ def _acknowledged(graph: Graph, name: str, blocks: Mapping[str, Block], owners: 
 
 
 def _windowed(block: Block) -> bool:
-    return isinstance(block, GroupedBlock | RankedBlock | FinalBlock) and block.window is not None
+    return isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock) and block.window is not None
 
 
 def _dependants(name: str, blocks: Mapping[str, Block]) -> set[str]:

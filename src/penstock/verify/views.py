@@ -61,6 +61,8 @@ def _spec(lineage: _Lineage, view: ViewPlan) -> ViewSpec:
     if isinstance(block, StepBlock):
         return _step_spec(lineage, block)
     late = tuple(rule for node, rule in plan.late_blocks if plan.owner(node.name) == view.name)
+    if any(plan.node(rule.relation).relation.hops for rule in late):
+        return ViewSpec(view.name, view.oracle, view.key, skipped=_HOPPING)
     scoped = tuple(lineage.scoped(view.name)) if late else ()
     spec = ViewSpec(view.name, view.oracle, view.key, tuple(_late_spec(plan, rule) for rule in late), scoped)
     if not _alike(lineage, view, late):
@@ -70,6 +72,9 @@ def _spec(lineage: _Lineage, view: ViewPlan) -> ViewSpec:
     if block.relation.transient:
         return _answered(lineage, spec, block)
     return spec
+
+
+_HOPPING = "a row may be late for some of its hopping windows and on time for others"
 
 
 def _below(lineage: _Lineage, spec: ViewSpec, found: dict[str, ViewSpec]) -> str:

@@ -12,6 +12,7 @@ from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
 from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
+from penstock.engines.duckdb.sessions import run_sessions
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
 from penstock.plan import constant, final, flat, grouped, multiset, refresh, union
@@ -25,6 +26,7 @@ from penstock.plan.blocks import (
     Node,
     RankedBlock,
     RefreshBlock,
+    SessionBlock,
     SourceBlock,
     StepBlock,
     UnionBlock,
@@ -52,6 +54,8 @@ def run_block(scope: EpochScope, node: Node) -> None:
             _run_affected(scope, block)
         case RankedBlock():
             run_ranked(scope, block)
+        case SessionBlock():
+            run_sessions(scope, block)
         case FinalBlock():
             _run_final(scope, block)
         case RefreshBlock():

@@ -127,7 +127,8 @@ def _changes(
     if weighted:
         delta = f"({multiset.consolidated_sql(delta, tuple(Field(name, '') for name in [*own, *positions]))})"
     weight = '"_ps_w"' if weighted else "1"
-    order = column_list(positions[:2]) if positions else f"_ps_weight, {columns}"
+    # Rows of one position are told apart by themselves.
+    order = f"{column_list(positions[:2])}, {columns}" if positions else f"_ps_weight, {columns}"
     rows = connection.execute(
         f"SELECT {columns}, {block.time} AS _ps_time, {weight} AS _ps_weight FROM {delta} AS d "
         f"ORDER BY _ps_time, {keys}, {order}"

@@ -364,16 +364,19 @@ def _late_delta(scope: EpochScope, node: Node, late: Late, wanted: str) -> Delta
     relation = scope.plan.node(late.relation).relation
     # What is joined may have changed since: then the row comes back as it is now.
     kept = table(f"l_{relation.name}") if scope.plan.fresh(relation.name) else content_name(relation)
+    # A row that hopping windows hold may be late for some of them: it comes back for these.
+    only = f" WHERE {late_condition(late)}" if scope.plan.fresh(relation.name) else ""
     name = f"_ps_lr_{node.name}"
-    columns = column_list(relation.columns, "k")
+    alias = quote(late.alias)
+    columns = column_list(relation.columns, late.alias)
     weight = "" if relation.append_only else ', 1 AS "_ps_w"'
     rows = scope.temporary(
         name,
-        f"SELECT {columns}, k._ps_p, k._ps_o, NULL::TIMESTAMP AS _ps_wm{weight} FROM {kept} AS k "
-        f"JOIN {quote(wanted)} AS w ON k._ps_p = w.p AND k._ps_o = w.o "
+        f"SELECT {columns}, {alias}._ps_p, {alias}._ps_o, NULL::TIMESTAMP AS _ps_wm{weight} FROM {kept} AS {alias} "
+        f"JOIN {quote(wanted)} AS w ON {alias}._ps_p = w.p AND {alias}._ps_o = w.o "
         f"SEMI JOIN _ps.late AS l ON l.source = {literal(late.stream)} AND l.block = {literal(node.name)} AND "
-        f"l.partition = k._ps_p "
-        f"AND l.\"offset\" = k._ps_o AND l.status = 'late'",
+        f"l.partition = {alias}._ps_p "
+        f"AND l.\"offset\" = {alias}._ps_o AND l.status = 'late'{only}",
     )
     return Delta(quote(name), not relation.append_only, rows)
 

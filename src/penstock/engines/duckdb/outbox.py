@@ -26,6 +26,7 @@ def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None
     columns = column_list(relation.columns)
     if not delta.weighted:
         order = "_ps_p, _ps_o" if relation.hidden else columns
+        order += f", {columns}" if relation.hidden and relation.several else ""
         inner = f"SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
         return f"SELECT {columns}, '+I' AS _op, {extra}, _seq, {flag} FROM ({inner}) ORDER BY _seq"
     net = (
