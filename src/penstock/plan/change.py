@@ -26,6 +26,7 @@ from penstock.plan.blocks import (
     GroupedBlock,
     RankedBlock,
     RefreshBlock,
+    SessionBlock,
     SourceBlock,
     StepBlock,
     UnionBlock,
@@ -341,7 +342,10 @@ class _Holds:
     def forgets(self, view: str) -> bool:
         """Whether a view forgets its windows itself, and nothing below it has: then both of them know the same."""
         node = self.plan.node(self.plan.node_of(view))
-        windowed = isinstance(node.block, GroupedBlock | RankedBlock | FinalBlock) and node.block.window is not None
+        windowed = (
+            isinstance(node.block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock)
+            and node.block.window is not None
+        )
         strangers = {self.old.nodes[n].owner for n in self.forgotten} - {view}
         return windowed and node.kept_after is not None and not strangers & self._owners_under(node.name)
 

@@ -32,6 +32,7 @@ from penstock.plan.blocks import (
     Node,
     RankedBlock,
     Relation,
+    SessionBlock,
     SourceBlock,
     UnionBlock,
     column_list,
@@ -377,7 +378,10 @@ class _Applying:
             cutoffs = [us for name, us in self.forgotten.items() if old.nodes[name].owner == view]
             for node in self.built if cutoffs else ():
                 block = node.block
-                if not isinstance(block, GroupedBlock | RankedBlock | FinalBlock) or self.plan.owner(node.name) != view:
+                if (
+                    not isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock)
+                    or self.plan.owner(node.name) != view
+                ):
                     continue
                 if block.window is not None and node.kept_after is not None:
                     state.forget_closed(self.connection, block, max(cutoffs), node.kept_after)

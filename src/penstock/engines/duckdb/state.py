@@ -24,6 +24,7 @@ from penstock.plan.blocks import (
     GroupedBlock,
     Node,
     RankedBlock,
+    SessionBlock,
     SourceBlock,
     UnionBlock,
     column_list,
@@ -198,7 +199,7 @@ def exists(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def forget_closed(
     connection: duckdb.DuckDBPyConnection,
-    block: GroupedBlock | RankedBlock | FinalBlock,
+    block: GroupedBlock | RankedBlock | SessionBlock | FinalBlock,
     cutoff_us: int,
     kept_after: tuple[str, ...],
 ) -> None:
