@@ -352,6 +352,8 @@ Block = (
     | RefreshBlock
     | StepBlock
 )
+# The blocks whose rows a watermark may close.
+Windowed = GroupedBlock | RankedBlock | SessionBlock | FinalBlock
 
 
 @dataclass(frozen=True)

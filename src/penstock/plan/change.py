@@ -21,15 +21,12 @@ import sqlglot
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import (
     Block,
-    FinalBlock,
     FlatBlock,
-    GroupedBlock,
-    RankedBlock,
     RefreshBlock,
-    SessionBlock,
     SourceBlock,
     StepBlock,
     UnionBlock,
+    Windowed,
 )
 from penstock.plan.parse import DIALECT
 from penstock.plan.plan import Plan
@@ -342,10 +339,7 @@ class _Holds:
     def forgets(self, view: str) -> bool:
         """Whether a view forgets its windows itself, and nothing below it has: then both of them know the same."""
         node = self.plan.node(self.plan.node_of(view))
-        windowed = (
-            isinstance(node.block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock)
-            and node.block.window is not None
-        )
+        windowed = isinstance(node.block, Windowed) and node.block.window is not None
         strangers = {self.old.nodes[n].owner for n in self.forgotten} - {view}
         return windowed and node.kept_after is not None and not strangers & self._owners_under(node.name)
 

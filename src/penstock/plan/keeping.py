@@ -12,14 +12,13 @@ from collections.abc import Mapping
 
 from penstock.plan.blocks import (
     Block,
-    FinalBlock,
     FlatBlock,
     GroupedBlock,
     RankedBlock,
     RefreshBlock,
     Relation,
-    SessionBlock,
     UnionBlock,
+    Windowed,
 )
 from penstock.plan.closings import tied
 
@@ -29,7 +28,7 @@ FOR_EVER = None
 def kept_after(name: str, blocks: Mapping[str, Block]) -> tuple[str, ...] | None:
     """The lengths (SQL intervals) to add to a window's end before it counts as old; `FOR_EVER` where it never does."""
     block = blocks[name]
-    if not isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock) or block.window is None:
+    if not isinstance(block, Windowed) or block.window is None:
         return ()
     relations = {b.relation.name.lower(): b.relation for b in blocks.values()}
     return _kept(name, blocks, relations)

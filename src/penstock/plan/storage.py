@@ -31,6 +31,7 @@ from penstock.plan.blocks import (
     StepBlock,
     Strategy,
     UnionBlock,
+    Windowed,
 )
 from penstock.plan.keeping import FOR_EVER, kept_after, readers_for_ever
 from penstock.plan.plan import ViewPlan
@@ -352,7 +353,7 @@ def _acknowledged(graph: Graph, name: str, blocks: Mapping[str, Block], owners: 
 
 
 def _windowed(block: Block) -> bool:
-    return isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock) and block.window is not None
+    return isinstance(block, Windowed) and block.window is not None
 
 
 def _dependants(name: str, blocks: Mapping[str, Block]) -> set[str]:

@@ -26,15 +26,12 @@ from penstock.errors import RunError, StateError
 from penstock.formats.types_sql import literal
 from penstock.plan import flat, multiset, union
 from penstock.plan.blocks import (
-    FinalBlock,
     FlatBlock,
-    GroupedBlock,
     Node,
-    RankedBlock,
     Relation,
-    SessionBlock,
     SourceBlock,
     UnionBlock,
+    Windowed,
     column_list,
     content_name,
     quote,
@@ -378,10 +375,7 @@ class _Applying:
             cutoffs = [us for name, us in self.forgotten.items() if old.nodes[name].owner == view]
             for node in self.built if cutoffs else ():
                 block = node.block
-                if (
-                    not isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock)
-                    or self.plan.owner(node.name) != view
-                ):
+                if not isinstance(block, Windowed) or self.plan.owner(node.name) != view:
                     continue
                 if block.window is not None and node.kept_after is not None:
                     state.forget_closed(self.connection, block, max(cutoffs), node.kept_after)

@@ -23,7 +23,12 @@ from penstock.engines.duckdb.times import from_us
 from penstock.errors import DataError, RunError, StateError
 from penstock.formats.decode import Decoder, decoder_for
 from penstock.pipeline import Graph
-from penstock.plan.blocks import FinalBlock, GroupedBlock, RankedBlock, SessionBlock, SourceBlock, column_list, quote
+from penstock.plan.blocks import (
+    SourceBlock,
+    Windowed,
+    column_list,
+    quote,
+)
 from penstock.plan.compile import compile_plan
 from penstock.plan.plan import Plan
 from penstock.plan.pruning import columns_read
@@ -310,7 +315,7 @@ class DuckState:
         }
         for node in self.plan.nodes:
             block = node.block
-            if isinstance(block, GroupedBlock | RankedBlock | SessionBlock | FinalBlock) and block.window is not None:
+            if isinstance(block, Windowed) and block.window is not None:
                 self._forget_closed(block, horizons, node.kept_after)
         for source in (b.source for b in self.plan.sources if b.source.unique and b.source.within):
             watermark = self.progress.sources[source.name].watermark_us
@@ -322,7 +327,7 @@ class DuckState:
 
     def _forget_closed(
         self,
-        block: GroupedBlock | RankedBlock | SessionBlock | FinalBlock,
+        block: Windowed,
         horizons: Mapping[str, int],
         kept_after: tuple[str, ...] | None,
     ) -> None:

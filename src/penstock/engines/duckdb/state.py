@@ -24,9 +24,9 @@ from penstock.plan.blocks import (
     GroupedBlock,
     Node,
     RankedBlock,
-    SessionBlock,
     SourceBlock,
     UnionBlock,
+    Windowed,
     column_list,
     content_name,
     literal,
@@ -199,7 +199,7 @@ def exists(connection: duckdb.DuckDBPyConnection) -> bool:
 
 def forget_closed(
     connection: duckdb.DuckDBPyConnection,
-    block: GroupedBlock | RankedBlock | SessionBlock | FinalBlock,
+    block: Windowed,
     cutoff_us: int,
     kept_after: tuple[str, ...],
 ) -> None:
