@@ -31,6 +31,7 @@ from penstock.formats.judge_sql import (
     proven_select,
 )
 from penstock.formats.rows import table_json
+from penstock.formats.scratch import scratch
 from penstock.formats.types_sql import children
 from penstock.formats.verdict import Examined, Explained, examine, judge, parse_record
 
@@ -316,8 +317,7 @@ class RecordDecoder:
 
     def _connected(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None:
-            self._connection = duckdb.connect()
-            self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+            self._connection = scratch()
         return self._connection
 
 

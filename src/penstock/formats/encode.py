@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
 from penstock.contract.types import quote
 from penstock.errors import ConnectorError
+from penstock.formats.scratch import scratch
 from penstock.formats.types_sql import literal
 
 FORMATS = ("changelog", "upsert", "debezium", "json", "csv")
@@ -48,8 +48,7 @@ class Encoder:
         self._keyed = bool(key) and format != "csv"
         self._current = _Current()
         self._prepared: pa.Schema | None = None
-        self._connection = duckdb.connect()
-        self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        self._connection = scratch()
         self._connection.register("changes", self._current)
 
     def encode(self, changes: pa.Table) -> Encoded:

@@ -24,6 +24,7 @@ from penstock.contract.schema import Schema
 from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
 from penstock.errors import DataError
 from penstock.formats.encode import json_object
+from penstock.formats.scratch import scratch
 
 
 class ArrowStream(Protocol):
@@ -65,8 +66,7 @@ def table_json(table: pa.Table, schema: Schema, connection: duckdb.DuckDBPyConne
     connection: one that is in UTC and not in use elsewhere; without it one is opened, which takes some milliseconds.
     """
     if connection is None:
-        with duckdb.connect() as opened:
-            opened.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        with scratch() as opened:
             return table_json(table, schema, opened)
     connection.register("given", table)
     try:

@@ -89,8 +89,9 @@ class Delivery:
 
     def flush(self) -> None:
         """Wait until everything queued is delivered; raise what stopped it."""
-        while self._queue.unfinished_tasks and self.failure is None:
-            time.sleep(0.001)
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks and self.failure is None:
+                self._queue.all_tasks_done.wait(0.05)
         self.check()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penstock.bench.pipeline.numbers import decimals
 from penstock.contract.schema import Column, Schema
 from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
+from penstock.formats.scratch import scratch
 
 Micros = NDArray[np.int64]
 Spell = Callable[[Micros], pa.Array]
@@ -35,9 +36,8 @@ class EventColumn:
 
 def event_column(schema: Schema, expression: str) -> EventColumn | None:
     """The column behind an event-time expression; None if no single column decides it."""
-    connection = duckdb.connect()
+    connection = scratch()
     try:
-        connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
         plain = schema.column(expression)
         text = quote(plain.name) if plain else expression
         for column in schema.columns:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +25,7 @@ from penstock.contract.schema import Column, ForeignKey
 from penstock.contract.types import quote
 from penstock.errors import DeclarationError
 from penstock.formats.encode import json_object
+from penstock.formats.scratch import scratch
 from penstock.graph import SourceDecl
 
 SOUND, LATE, DUPLICATE, DELETE = 0, 1, 2, 3
@@ -80,8 +80,7 @@ class RecordGenerator:
         self._recipe = recipe
         self.source = recipe.source
         self.schema = recipe.source.schema
-        self._connection = duckdb.connect()
-        self._connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+        self._connection = scratch()
         # What all generators of a source share comes from the one, what is a generator's own from the other.
         self._shared = np.random.default_rng([recipe.seed, *self.source.name.encode()])
         self._rng = np.random.default_rng([recipe.seed, recipe.index + 1, *self.source.name.encode()])
