@@ -47,7 +47,7 @@ def test_bench_ads_with_the_shipped_job(capsys: pytest.CaptureFixture[str]) -> N
     assert event is not None
     assert event.count == counts["accepted"]
     assert 0 < event.p50_ms <= event.p90_ms <= event.p99_ms <= event.max_ms
-    assert [series.name for series in report.series] == ["throughput", "latency", "arrivals"]
+    assert [series.name for series in report.series] == ["throughput", "latency", "arrivals", "memory", "disk"]
     assert report.settings["arrivals"] == "mmpp"
     assert capsys.readouterr().out.splitlines()[-1] == "report.html"
     assert "<h1>Ad campaigns: mmpp arrivals</h1>" in Path("report.html").read_text()
@@ -122,3 +122,28 @@ def test_another_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) -> Non
     (Path("mine") / "precious").touch()
     assert run(["bench", "ads", "--folder", "mine"]) == 2
     assert (Path("mine") / "precious").exists()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_and_the_log_follows_its_retention(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["bench", "ads", "--rate", "2000", "--duration", "75s", "--window", "1s", "--report", "report", "--quiet", "2s",
+         "--retention", "3s", "--profile"])  # fmt: skip
+    report = read_report(Path("report.json"))
+    assert report.judgement.status in ("right", "void"), report.judgement
+    tables = {table.name: table for table in report.tables}
+    taken = {str(row[0]): dict(zip(tables["footprint"].columns, row, strict=True)) for row in tables["footprint"].rows}
+    assert taken["memory of the job"]["verdict"] == "flat", taken
+    assert taken["topic results"]["verdict"] == "flat", taken
+    # of what was written in over a minute no more is held than retention allows
+    assert float(str(taken["topic results"]["slope, MB/min"])) < 0.5 * float(
+        str(taken["topic events"]["slope, MB/min"])
+    )
+    assert report.figures["memory_max_mb"] >= report.figures["memory_p50_mb"] > 50
+    memory = next(series for series in report.series if series.name == "memory")
+    assert len(memory.lines[0].values) >= 75
+    *parts, whole = tables["profile"].rows
+    assert sum(float(str(row[2])) for row in parts) == pytest.approx(float(str(whole[2])))
+    assert "Where the time goes" in capsys.readouterr().out
+    page = Path("report.html").read_text()
+    assert "Memory of the job" in page
+    assert "Where the time goes" in page

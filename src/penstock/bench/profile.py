@@ -7,27 +7,27 @@ from penstock.observe.timing import Name
 from penstock.runtime.profiling import Profile
 
 MEANING: dict[Name, str] = {
-    "start": "the interpreter's memory is tidied",
+    "start": "before the loop",
     "wait": "for records",
-    "read": "records from the source",
-    "parse": "the compiled kernel's pass",
-    "check": "contract, references, dead letters",
+    "read": "reading sources",
+    "parse": "the kernel's pass",
+    "check": "contract, references",
     "merge": "the views",
     "outbox": "change records",
-    "commit": "journal and commit",
+    "commit": "journal, commit",
     "mark": "durable mark",
-    "deliver": "handing over to sinks",
-    "maintain": "checkpoints, forgetting",
-    "rest": "in none of these",
+    "deliver": "to the sinks' threads",
+    "maintain": "checkpoints",
+    "rest": "none of these",
 }
-COLUMNS = ("part", "what", "seconds", "share, %", "ns per event", "per epoch, P50 ms")
+COLUMNS = ("part", "what", "seconds", "share, %", "ns/event", "ms/epoch, P50")
 
 
 def profile_table(profile: Profile) -> Table:
     """One row per part and their sum; waiting is no part of the shares and of the sum."""
     rows = [_row(profile, name) for name in profile.parts if name != "wait"]
     total: tuple[Value, ...] = (
-        *("whole", "the loop without waiting", profile.busy_s, 100.0),
+        *("whole", "all but waiting", profile.busy_s, 100.0),
         *(_per_event(profile, profile.busy_s), profile.epoch_p50_ms),
     )
     cost_ms, cost_share = profile.profiling_s * 1e3, _share(profile, profile.profiling_s)

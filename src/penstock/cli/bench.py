@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -42,6 +43,7 @@ def bench() -> None:
 @click.option("--job", metavar="COMMAND", help="Another program that reads events and writes results, instead of ours.")
 @click.option("--ready-line", metavar="PATTERN", help="--job: it reads when a line of its output matches.")
 @click.option("--quiet", type=Seconds(), default=f"{QUIET_S:g}s", show_default=True, help="Stop after no new results.")
+@click.option("--retention", type=Seconds(), help="Of the topic results (all is kept by default).")
 @click.option("--backlog", type=click.IntRange(1_000), metavar="N", help="Measure draining N events instead.")
 @click.option(
     "--repeat", type=click.IntRange(1), default=3, show_default=True, help="--backlog: drains in one process."
@@ -64,6 +66,7 @@ def ads(
     job: str | None,
     ready_line: str | None,
     quiet: float,
+    retention: float | None,
     backlog: int | None,
     repeat: int,
     epoch_rows: int,
@@ -90,7 +93,8 @@ def ads(
         show_backlog(bench_backlog(place, production, wanted, Console(stderr=True).print), report, output)
         return
     plan = _plan(place, production, watermark, emit, job, ready_line, profile=profile)
-    trial = Trial(place, production, plan, partitions=partitions, watermark_s=watermark, quiet_s=quiet)
+    kept = timedelta(seconds=retention) if retention is not None else None
+    trial = Trial(place, production, plan, partitions=partitions, watermark_s=watermark, quiet_s=quiet, retention=kept)
     outcome = watched(trial, production.expected_events)
     settings = load_settings(production, plan.name, watermark) | {"partitions": partitions, "emit": emit}
     found = ads_report(outcome, settings, f"Ad campaigns: {production.arrivals} arrivals")

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from penstock.apps.ads.mapping import write_mapping
@@ -69,10 +70,11 @@ class Workplace:
         """Whether the shipped job has begun to read: imports, planning and opening its state lie behind it then."""
         return self.job_log.exists() and "loop started" in self.job_log.read_text(errors="replace")
 
-    def prepare(self, mapping: dict[str, int], partitions: int) -> None:
-        """Make the topics anew, and the campaigns complete, before anything reads them."""
-        for topic, count in ((self.events, partitions), (self.campaigns, 1), (self.results, 1)):
-            LogTopic.create(topic, count)
+    def prepare(self, mapping: dict[str, int], partitions: int, retention: timedelta | None = None) -> None:
+        """Make the topics anew, and the campaigns complete, before anything reads them. retention: of the results."""
+        LogTopic.create(self.events, partitions)
+        LogTopic.create(self.campaigns, 1)
+        LogTopic.create(self.results, 1, retention=retention)
         write_mapping(LogTopic.open(self.campaigns), mapping)
 
 

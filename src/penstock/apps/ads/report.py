@@ -11,10 +11,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import numpy as np
+
 from penstock.apps.ads.counts import CellCounts, differences, total
 from penstock.apps.ads.measure import Measured, WindowLatency
 from penstock.apps.ads.producer import Production
 from penstock.apps.ads.trial import Outcome
+from penstock.bench.footprint import MEMORY
 from penstock.bench.latency import LatencyHistogram
 from penstock.bench.report import Judgement, Latency, Report, Table, Value, now
 
@@ -36,6 +39,7 @@ SINCE_CLOSE = (
     " written before."
 )
 LAG = "From the time an event was meant to be sent to the time just before it was sent: the generator's own delay."
+SMALL = "The state is the database with its log, which a checkpoint empties."
 COLUMNS = (
     *("window (UTC)", "expected", "counted", "lost", "doubled", "late"),
     *("mean, ms", "P50", "P90", "P99", "P99.9", "max", "since send, max", "since close, max"),
@@ -62,8 +66,8 @@ def ads_report(outcome: Outcome, settings: Mapping[str, Value], title: str) -> R
             Latency.of("window_since_close", "Window latency since the close", SINCE_CLOSE, measured.since_close),
             Latency.of("send_lag", "Lag of the producers", LAG, lag),
         ),
-        measured.series,
-        (_windows(outcome, measured),),
+        (*measured.series, *outcome.footprint.series()),
+        _tables(outcome, measured),
         _notes(outcome),
     )
 
@@ -147,6 +151,9 @@ def _counts(outcome: Outcome) -> dict[str, int]:
 
 def _figures(outcome: Outcome) -> dict[str, float]:
     figures = {"lag_p99_ms": outcome.lag.percentile(99) / 1e3}
+    memory = outcome.footprint.lines_mb.get(MEMORY)
+    if memory:
+        figures |= {"memory_p50_mb": float(np.median(memory)), "memory_max_mb": max(memory)}
     if outcome.load_s:
         records = outcome.calculation.verdict.records
         figures |= {
@@ -155,6 +162,11 @@ def _figures(outcome: Outcome) -> dict[str, float]:
             "ready_s": outcome.ready_s,
         }
     return figures
+
+
+def _tables(outcome: Outcome, measured: Measured) -> tuple[Table, ...]:
+    taken = outcome.footprint.table(f"The topic events keeps all: it is counted again at the end. {SMALL}")
+    return (_windows(outcome, measured), *((taken,) if taken.rows else ()))
 
 
 def _windows(outcome: Outcome, measured: Measured) -> Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from penstock.apps.ads.calculator import Calculation, Calculator, Seen, Sight
@@ -19,6 +20,7 @@ from penstock.apps.ads.ledger import Ledger
 from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.producer import Production
 from penstock.bench.folders import emptied
+from penstock.bench.footprint import Footprint, Sampler
 from penstock.bench.latency import LatencyHistogram
 from penstock.bench.report import Machine, this_machine
 
@@ -43,7 +45,7 @@ class Outcome:
     """A trial that came to its end.
 
     machine: as it was before the trial. lag: intended to actual send in microseconds. ready_s: until job, calculator
-    and producers were ready. load_s: how long events were sent.
+    and producers were ready. load_s: how long events were sent. footprint: what the job took meanwhile.
     """
 
     machine: Machine
@@ -51,6 +53,7 @@ class Outcome:
     lag: LatencyHistogram
     ready_s: float
     load_s: float
+    footprint: Footprint = field(default_factory=Footprint)
 
     @property
     def ledgers(self) -> list[Ledger]:
@@ -84,6 +87,7 @@ class Trial:
     Args:
         production: the load; its folders are set to those of the workplace.
         plan: the job. partitions: of the topic `events`.
+        retention: of the topic `results`; the calculator follows it. `events` are all counted again at the end.
         quiet_s: after the load, the job is stopped when its results are complete or have not changed for that long.
     """
 
@@ -96,6 +100,7 @@ class Trial:
         partitions: int,
         watermark_s: float,
         quiet_s: float = QUIET_S,
+        retention: timedelta | None = None,
     ) -> None:
         self.place = place
         self.production = replace(production, topic=place.events, ledger=place.ledger)
@@ -103,6 +108,7 @@ class Trial:
         self._plan = plan
         self._partitions = partitions
         self._quiet_s = quiet_s
+        self._retention = retention
         self._began = time.monotonic()
         self._watch: Watch = lambda moment: None
 
@@ -117,12 +123,13 @@ class Trial:
         self._tell("start")
         production = self.production
         mapping = create_ad_campaign_mappings(production.campaigns, production.ads_per_campaign)
-        self.place.prepare(mapping, self._partitions)
+        self.place.prepare(mapping, self._partitions, self._retention)
         with Calculator(self._sight()) as calculator:
             job = self._plan.start()
             try:
-                ready_s, load_s, sent = self._load(job, calculator)
-                self._settle(job, calculator, sent)
+                with Sampler(job.pid, self._folders()) as sampler:
+                    ready_s, load_s, sent = self._load(job, calculator)
+                    self._settle(job, calculator, sent)
                 job.stop()
             finally:
                 job.kill()
@@ -130,7 +137,7 @@ class Trial:
             self._tell("measure", sent, calculator.poll())
             calculation = calculator.finish()
         self._tell("done", sent)
-        return ended(machine, calculation, ready_s, load_s)
+        return replace(ended(machine, calculation, ready_s, load_s), footprint=sampler.footprint)
 
     def _load(self, job: JobProcess, calculator: Calculator) -> tuple[float, float, int]:
         with Fleet(self.production) as fleet:
@@ -162,6 +169,10 @@ class Trial:
             drain.wait()
         finally:
             drain.kill()
+
+    def _folders(self) -> dict[str, Path]:
+        place = self.place
+        return {"state": place.state, "topic results": Path(place.results), "topic events": Path(place.events)}
 
     def _sight(self) -> Sight:
         production = self.production
