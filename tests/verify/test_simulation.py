@@ -9,14 +9,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from penstock.connectors.file_sink import AppendSink
+from penstock.connectors.log import LogSource, LogTopic, LogWriter
+from penstock.connectors.log_topic import BEFORE_DROP
 from penstock.engines.duckdb import epoch
 from penstock.engines.duckdb.engine import DuckState
 from penstock.errors import VerificationError
-from penstock.storage import unsynced
+from penstock.storage import failpoints, unsynced
+from penstock.verify.simulation.outputs import LEAST_RETENTION_BYTES, SEGMENT_BYTES, Follower, sink_url
 from penstock.verify.simulation.parts import Clock, Ticks
 from penstock.verify.simulation.run import Course
 from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, calm, draw_schedule
@@ -186,6 +190,39 @@ def test_a_torn_commit_keeps_a_part_of_the_databases_log_and_never_its_last_byte
         world.freeze(Crash(TORN_COMMIT, 1, "nothing"))
         assert world.restore()
         assert 50 <= wal.stat().st_size < 60
+
+
+def test_a_follower_has_what_left_a_topic_and_not_what_a_crash_took(tmp_path: Path) -> None:
+    url = sink_url("retained", tmp_path, "v")
+    topic = LogTopic.create(url.path, segment_bytes=SEGMENT_BYTES, retention_bytes=LEAST_RETENTION_BYTES)
+    follower = Follower(tmp_path, ["v", "w"])
+
+    def append(numbers: range) -> None:
+        with LogWriter(topic, fsync="none") as writer:
+            for n in numbers:
+                writer.append(0, [b"%d" % n + b" " * 500])
+
+    class Reading:
+        def hit(self, name: str) -> None:
+            if name == BEFORE_DROP:
+                follower.take()
+
+        def crash(self, name: str) -> NoReturn:
+            raise AssertionError(name)
+
+    with failpoints.driven(Reading()):
+        append(range(30))
+    assert LogSource(topic).earliest(0) > 0
+    follower.take()
+    assert [int(value) for value in follower.values("v")] == list(range(30))
+    assert follower.values("w") == []
+    newest = max(path for path in Path(url.path).rglob("*.log"))
+    newest.write_bytes(newest.read_bytes()[:-1])  # the last record is torn
+    follower.forget_lost()
+    assert [int(value) for value in follower.values("v")] == list(range(29))
+    append(range(70, 72))
+    follower.take()
+    assert [int(value) for value in follower.values("v")] == [*range(29), 70, 71]
 
 
 def test_the_simulated_clock_jumps_and_its_ticks_follow() -> None:

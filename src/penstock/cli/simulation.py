@@ -55,6 +55,11 @@ def report(findings: Findings) -> str:
     ]
     if findings.ungenerated:
         lines.append(f"no records were generated: {findings.ungenerated}")
+    passed = sorted((times, point) for point, times in findings.hits.items() if times)
+    lines.append(
+        f"fail points passed: {len(passed)} of {len(findings.hits)}"
+        + (f", from {passed[0][0]}x {passed[0][1]} to {passed[-1][0]}x {passed[-1][1]}" if passed else "")
+    )
     if findings.unreached:
         lines.append(f"never passed: {', '.join(findings.unreached)}")
     lines += [f"{view}: not compared, {reason}" for view, reason in findings.skipped.items()]
@@ -104,6 +109,7 @@ def _plain(findings: Findings) -> dict[str, object]:
         "inputs": list(findings.cases),
         "compared": dict(findings.compared),
         "skipped": findings.skipped,
+        "passed": dict(sorted(findings.hits.items())),
         "never_passed": list(findings.unreached),
         "failed": None if failed is None else _failed(failed),
     }

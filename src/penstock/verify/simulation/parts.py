@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch, Guarantee, Sink, Source
 from penstock.connectors.clock import ClockSource
+from penstock.connectors.log_topic import BEFORE_DROP
 from penstock.engines.duckdb.epoch import AFTER_COMMIT, BEFORE_COMMIT
 from penstock.errors import ConnectorError
 from penstock.runtime.delivery import Delivery
@@ -74,9 +75,15 @@ class Fired:
 
 
 class Driver:
-    """Acts at fail points as the faults of one start say. hits: every point passed, with how often."""
+    """Acts at fail points as the faults of one start say. hits: every point passed, with how often.
 
-    def __init__(self, world: World, faults: Sequence[Fault], fired: Fired) -> None:
+    before_drop: called before retention takes a segment away.
+    """
+
+    def __init__(
+        self, world: World, faults: Sequence[Fault], fired: Fired, before_drop: Callable[[], None] = lambda: None
+    ) -> None:
+        self._before_drop = before_drop
         self._world = world
         self._fired = fired
         self._faults = [f for f in faults if isinstance(f, Crash | FullDisk)]
@@ -87,6 +94,8 @@ class Driver:
         if self._world.crash is not None:
             return None  # the process is gone: what its handlers do is nobody's
         self.hits[name] = count = self.hits.get(name, 0) + 1
+        if name == BEFORE_DROP:
+            self._before_drop()
         if name == BEFORE_COMMIT:
             self._world.before_commit()
         for fault in self._faults:

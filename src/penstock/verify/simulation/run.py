@@ -37,7 +37,7 @@ from penstock.verify.fold import Difference, compare_view
 from penstock.verify.job import EndingSource, journal_file, write_report
 from penstock.verify.ledgers import compare_ledgers
 from penstock.verify.simulation.inputs import BASE_US, Case, deliver_records, generated_records, write_inputs
-from penstock.verify.simulation.outputs import change_records, sink_url
+from penstock.verify.simulation.outputs import Follower, change_records, sink_url
 from penstock.verify.simulation.parts import (
     Clock,
     Driver,
@@ -156,6 +156,7 @@ class _Simulation:
         self._urls = write_inputs(self._case.graph, delivered, self._folder / "input", self._clock, self._draw)
         course.rows = sum(map(len, records.values()))
         self._world = World(self._folder / "world", self._draw)
+        self._follower = Follower(self._world.sinks, self._case.names)
         with _recording(self._world.unsynced):
             for number, start in enumerate(schedule.starts, 1):
                 if not self._start(number, start, last=number == len(schedule.starts)):
@@ -171,7 +172,7 @@ class _Simulation:
         faults = start.faults
         for _ in range(MOST_ATTEMPTS + len(faults)):
             fired = Fired()
-            driver = Driver(self._world, faults, fired)
+            driver = Driver(self._world, faults, fired, self._follower.take)
             problem = self._attempt(start, driver, fired, faults, last=last)
             self._course.hits.update(driver.hits)
             self._course.faults += [str(fault) for fault in fired.faults]
@@ -181,6 +182,7 @@ class _Simulation:
                 return True
             crash = self._world.crash
             undone = self._world.restore()
+            self._follower.forget_lost()
             if crash is None and not fired.faults:
                 self._course.failure = problem
                 self._step(number, f"failed by itself: {problem.splitlines()[0]}")
@@ -273,6 +275,7 @@ class _Simulation:
         path = self._folder / "oracle.json"
         spec.write(path)
         oracle.ask(path)
+        self._follower.take()
         report = JobReport.read(self._report)
         with duckdb.connect(str(answer), read_only=True) as connection:
             ledgers = compare_ledgers(connection, report, case.views)
@@ -283,7 +286,9 @@ class _Simulation:
                 continue
             kind = self._schedule.sinks[view.name]
             key = view.key
-            found = compare_view(answer, view.name, key, change_records(kind, self._world.sinks, view.name))
+            found = compare_view(
+                answer, view.name, key, change_records(kind, self._world.sinks, view.name, self._follower)
+            )
             self._course.compared[view.name] = found.rows
             self._course.changes += found.changes
             self._course.difference = found.difference

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-SinkKind = Literal["file", "log", "folder", "snapshot"]
-SINK_KINDS: tuple[SinkKind, ...] = ("file", "log", "folder", "snapshot")
+SinkKind = Literal["file", "log", "retained", "folder", "snapshot"]
+SINK_KINDS: tuple[SinkKind, ...] = ("file", "log", "retained", "folder", "snapshot")
 Loss = Literal["nothing", "unsynced", "torn"]
 MAX_STARTS = 5
 MAX_EPOCHS = 8
@@ -175,6 +175,11 @@ def _start(draw: random.Random, scene: Scene, points: Mapping[str, int], share: 
 
 def _fault(draw: random.Random, scene: Scene, points: Mapping[str, int]) -> Fault:
     kind = draw.random()
+    torn = [point for point in points if point.endswith(".torn")]
+    if kind < 0.1 and torn:
+        # Half of a write is there after it: what cleans up is passed by no other fault.
+        point = draw.choice(torn)
+        return Crash(point, _hit(draw, points[point]), "nothing")
     if kind < 0.6 or not (points and scene.views and scene.sources):
         point = draw.choice([*points, TORN_COMMIT])
         often = points.get(point, 8)

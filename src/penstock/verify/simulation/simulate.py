@@ -58,7 +58,7 @@ class Simulated:
 @dataclass
 class Findings:
     """What the schedules came to. skipped: views that are not compared, with the reason; ungenerated: why no records
-    were generated, empty if they were; unreached: fail points that are known and were never passed."""
+    were generated, empty if they were; hits: how often the schedules passed each known fail point."""
 
     seed: int
     runs: int = 0
@@ -71,9 +71,13 @@ class Findings:
     skipped: dict[str, str] = field(default_factory=dict)
     cases: tuple[str, ...] = ()
     ungenerated: str = ""
-    unreached: tuple[str, ...] = ()
     seconds: float = 0.0
     failed: Course | None = None
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """The fail points that were never passed."""
+        return tuple(point for point, times in self.hits.items() if not times)
 
     def take(self, course: Course) -> None:
         """Count a schedule."""
@@ -112,7 +116,6 @@ def simulate(
         found.cases, found.skipped = rig.case_names, rig.skipped
         found.ungenerated = rig.ungenerated
         courses = rig.rehearse()
-        found.hits.update({point: 0 for course in courses for point in course.hits})
         for course in courses:
             if course.failed:
                 found.take(course)
@@ -122,7 +125,7 @@ def simulate(
             watch(course)
             if course.failed:
                 break
-    found.unreached = tuple(point for point in failpoints.registered() if point not in found.hits)
+    found.hits.update(dict.fromkeys(failpoints.registered(), 0))
     found.seconds = time.perf_counter() - began
     return found
 
