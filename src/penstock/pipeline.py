@@ -29,6 +29,7 @@ from penstock.graph import SinkDecl as SinkDecl
 from penstock.graph import SourceDecl as SourceDecl
 from penstock.graph import StepDecl as StepDecl
 from penstock.graph import ViewDecl as ViewDecl
+from penstock.time_of_day import with_time_of_day
 
 if TYPE_CHECKING:
     from penstock.runtime.session import Session
@@ -339,7 +340,7 @@ class Pipeline:
         return Graph(
             self.name,
             sources,
-            tuple(self._views),
+            with_time_of_day(sources, self._views),
             tuple(self._steps),
             tuple(self._sinks),
             tuple(self._parameters),

@@ -29,6 +29,10 @@ _MACHINE = {"current_setting", "getvariable", "version", "current_user", "sessio
 _CHANCE = {"reservoir_quantile"}
 _JSON_LISTS = {"json_group_array", "json_group_object", "json_group_structure"}
 _FROM_ARGUMENTS = {"range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "explode"}
+_CLOCK_HINT = (
+    "declare one clock: pipeline.clock('tick', '1s'), or CREATE CLOCK tick EVERY INTERVAL '1 second'; "
+    "now() is then its newest tick"
+)
 _INPUT_HINT = "put the value into the rows at the source"
 
 
@@ -160,7 +164,7 @@ def _arguments(node: exp.Func) -> int:
 
 
 def _called(node: exp.Expr, shown: str, *, clock: bool) -> _Found:
-    hint = "declare a clock (pipeline.clock('clock', '1s')) and join it" if clock else _INPUT_HINT
+    hint = _CLOCK_HINT if clock else _INPUT_HINT
     return _Found(f"{shown} gives another answer each time", shown, shown.split("(", 1)[0], hint)
 
 
