@@ -88,4 +88,165 @@ HIDDEN_NAMES = (
     _one("cte_hidden_limit", "WITH t AS (SELECT k FROM t) SELECT k FROM t ORDER BY k LIMIT 2"),
 )
 
-REWRITTEN = (*OUTER, *SET_OPERATIONS, *HIDDEN_NAMES)
+SUBQUERIES = (
+    _one("in_pair", "SELECT m.k, m.x FROM m WHERE (m.k, m.x) IN (SELECT k, n FROM t)"),
+    _one("in_correlated", "SELECT m.k FROM m WHERE m.x IN (SELECT n FROM t WHERE t.k = m.k)"),
+    _one("in_group", "SELECT k, a FROM t WHERE k IN (SELECT k FROM m GROUP BY k HAVING count(*) > 1)"),
+    _one("in_union", "SELECT k FROM t WHERE k IN (SELECT k FROM m UNION SELECT x FROM m)"),
+    _one("in_aggregate", "SELECT k FROM t WHERE k IN (SELECT max(x) FROM m WHERE m.k = t.k)"),
+    _one("in_total", "SELECT k FROM m WHERE x IN (SELECT max(n) FROM t)"),
+    _one("in_limited", "SELECT k FROM t WHERE k IN (SELECT k FROM m ORDER BY k, x LIMIT 2)"),
+    _one("in_self", "SELECT a.k, a.x FROM m a WHERE a.x IN (SELECT k FROM m)"),
+    _one("in_expression", "SELECT k, x FROM m WHERE k + 1 IN (SELECT n * 2 FROM t) AND x IN (SELECT k FROM r)"),
+    _one("in_or", "SELECT k, n FROM t WHERE k IN (SELECT k FROM m) OR n = 1"),
+    _one("in_value", "SELECT k, x, x IN (SELECT n FROM t) AS i, x NOT IN (SELECT n FROM t) AS o FROM m"),
+    _one("in_value_correlated", "SELECT k, x, x IN (SELECT n FROM t WHERE t.k > m.k) AS i FROM m"),
+    _one(
+        "in_case",
+        "SELECT k, CASE WHEN k IN (SELECT x FROM m) THEN 'in' WHEN n IN (SELECT x FROM m) THEN 'n' END AS c FROM t",
+    ),
+    _one("not_in_correlated", "SELECT m.k, m.x FROM m WHERE m.x NOT IN (SELECT n FROM t WHERE t.k = m.k)"),
+    _one("not_in_inequality", "SELECT m.k, m.x FROM m WHERE m.x NOT IN (SELECT n FROM t WHERE t.k > m.k)"),
+    _one("not_in_certain", "SELECT k FROM t WHERE k NOT IN (SELECT k FROM tv)"),
+    _one(
+        "not_in_and",
+        "SELECT m.k FROM m WHERE m.k NOT IN (SELECT n FROM t) AND m.x NOT IN (SELECT k FROM r WHERE label = 'x')",
+    ),
+    _one("not_not_in", "SELECT k, x FROM m WHERE NOT (x NOT IN (SELECT n FROM t))"),
+    _one("any_all", "SELECT k, x FROM m WHERE x >= ALL (SELECT n FROM t) OR k < ANY (SELECT n FROM t WHERE a = 'x')"),
+    _one(
+        "any_all_values",
+        "SELECT k, k > ALL (SELECT x FROM m) AS g, k <> ANY (SELECT x FROM m) AS d, k = ALL (SELECT x FROM "
+        "m) AS e FROM t",
+    ),
+    _one("any_correlated", "SELECT t.k, t.n <= ANY (SELECT x FROM m WHERE m.k = t.k) AS l FROM t"),
+    _one("any_equal", "SELECT k FROM t WHERE k = ANY (SELECT x FROM m) AND n <> ALL (SELECT k FROM m)"),
+    _one("exists_inequality", "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE m.k = t.k AND m.x <> t.n)"),
+    _one(
+        "not_exists_inequality",
+        "SELECT t.k, t.n FROM t WHERE NOT EXISTS (SELECT * FROM m WHERE m.k < t.k AND m.x = t.n)",
+    ),
+    _one("exists_alone", "SELECT k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE x = 1)"),
+    _one("not_exists_alone", "SELECT k FROM t WHERE NOT EXISTS (SELECT 1 FROM m WHERE x = 1)"),
+    _one("exists_self", "SELECT a.k, a.x FROM m a WHERE EXISTS (SELECT 1 FROM m b WHERE b.k = a.k AND b.x > a.x)"),
+    _one("exists_join", "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM m JOIN r ON m.k = r.k WHERE m.x = t.n)"),
+    _one("exists_outside", "SELECT t.k, t.n FROM t WHERE EXISTS (SELECT 1 FROM m WHERE t.n > 0 AND m.k = t.k)"),
+    _one(
+        "exists_or",
+        "SELECT k, x FROM m WHERE EXISTS (SELECT 1 FROM t WHERE t.k = m.k) OR NOT EXISTS (SELECT 1 FROM r "
+        "WHERE r.k > m.x)",
+    ),
+    _one(
+        "exists_value",
+        "SELECT k, EXISTS (SELECT 1 FROM m WHERE m.x = t.n AND m.k = t.k) AS e, NOT EXISTS (SELECT 1 FROM "
+        "m) AS none FROM t",
+    ),
+    _one("exists_total", "SELECT k FROM t WHERE EXISTS (SELECT count(*) FROM m WHERE m.k = t.k HAVING count(*) > 1)"),
+    _one(
+        "exists_total_of_none",
+        "SELECT k FROM t WHERE EXISTS (SELECT count(*) FROM m WHERE m.k = t.k HAVING count(*) < 1)",
+    ),
+    _one(
+        "exists_group",
+        "SELECT k FROM t WHERE EXISTS (SELECT m.x FROM m WHERE m.k = t.k GROUP BY m.x HAVING count(*) > 1)",
+    ),
+    _one("exists_limited", "SELECT k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE m.k = t.k LIMIT 1)"),
+    _one("exists_in_aggregate", "SELECT count(*) FILTER (WHERE EXISTS (SELECT 1 FROM m WHERE m.k = t.k)) AS n FROM t"),
+    _one("exists_stream", "SELECT s.k, s.v FROM s WHERE EXISTS (SELECT 1 FROM s2 WHERE s2.k = s.k AND s2.w > s.v)"),
+    _one("scalar_where", "SELECT k, x FROM m WHERE x >= (SELECT avg(n) FROM t)"),
+    _one(
+        "scalar_empty",
+        "SELECT t.k, (SELECT sum(x) FROM m WHERE m.k = t.k) AS s, (SELECT count(x) + 1 FROM m WHERE m.k = "
+        "t.n) AS c FROM t",
+    ),
+    _one("scalar_of_both", "SELECT t.k, (SELECT max(m.x) + t.n FROM m WHERE m.k = t.k) AS s FROM t"),
+    _one("scalar_inequality", "SELECT t.k, (SELECT count(*) FROM m WHERE m.k < t.k) AS below FROM t"),
+    _one("scalar_in_argument", "SELECT t.k, (SELECT sum(m.x + t.n) FROM m WHERE m.k >= t.k) AS s FROM t"),
+    _one("scalar_having", "SELECT t.k, (SELECT count(*) FROM m WHERE m.k = t.k HAVING count(*) <> 1) AS n FROM t"),
+    _one("scalar_key", "SELECT m.x, (SELECT a FROM t WHERE t.k = m.x) AS a FROM m"),
+    _one("scalar_fixed", "SELECT m.x, (SELECT a FROM t WHERE t.k = 1) AS a FROM m"),
+    _one("scalar_first", "SELECT t.k, (SELECT x FROM m WHERE m.k = t.k ORDER BY x DESC LIMIT 1) AS top FROM t"),
+    _one("scalar_limit", "SELECT t.k, (SELECT x FROM m ORDER BY x DESC LIMIT 1) AS top FROM t"),
+    _one("scalar_nulls_meet", "SELECT m.x, (SELECT count(*) FROM r WHERE r.k IS NOT DISTINCT FROM m.k) AS n FROM m"),
+    _one("scalar_no_from", "SELECT (SELECT count(*) FROM m) AS ms, (SELECT max(k) FROM t) AS top"),
+    _one(
+        "scalar_twice",
+        "SELECT t.k FROM t WHERE (SELECT count(*) FROM m WHERE m.k = t.k) > (SELECT count(*) FROM r WHERE r.k = t.k)",
+    ),
+    _one("scalar_in_aggregate", "SELECT n, sum((SELECT max(x) FROM m WHERE m.k = t.k)) AS s FROM t GROUP BY n"),
+    _one("scalar_over_group", "SELECT k, count(*) AS n, (SELECT max(a) FROM t WHERE t.k = m.k) AS a FROM m GROUP BY k"),
+    _one("scalar_over_total", "SELECT count(*) AS n, (SELECT count(*) FROM t) AS ts FROM m"),
+    _one("having_scalar", "SELECT k, sum(x) AS s FROM m GROUP BY k HAVING sum(x) >= (SELECT avg(n) FROM t)"),
+    _one("having_correlated", "SELECT k FROM m GROUP BY k HAVING count(*) > (SELECT count(*) FROM t WHERE t.n = m.k)"),
+    _one("having_in", "SELECT k, count(*) AS n FROM m GROUP BY k HAVING count(*) IN (SELECT n FROM t)"),
+    _one("scalar_join_on", "SELECT t.k, m.x FROM t JOIN m ON t.k = m.k AND m.x = (SELECT max(x) FROM m)"),
+    _one(
+        "scalar_after_left",
+        "SELECT t.k, m.x FROM t LEFT JOIN m ON t.k = m.k WHERE (SELECT count(*) FROM r WHERE r.k = m.x) = 0",
+    ),
+    _one(
+        "scalar_case",
+        "SELECT k, CASE WHEN n = 1 THEN (SELECT max(x) FROM m) ELSE (SELECT min(x) FROM m WHERE m.k = t.k) "
+        "END AS c FROM t",
+    ),
+    _one("array_correlated", "SELECT t.k, ARRAY(SELECT m.x FROM m WHERE m.k < t.n ORDER BY m.x DESC) AS l FROM t"),
+    _one(
+        "three_deep",
+        "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE m.k = t.k AND m.x IN (SELECT r.k FROM r "
+        "WHERE r.k <= t.n))",
+    ),
+    _one(
+        "three_deep_not",
+        "SELECT t.k FROM t WHERE NOT EXISTS (SELECT 1 FROM m WHERE m.k = t.k AND NOT EXISTS (SELECT 1 FROM "
+        "r WHERE r.k = m.x AND r.k >= t.n))",
+    ),
+    _one(
+        "three_deep_scalar",
+        "SELECT t.k, (SELECT count(*) FROM m WHERE m.k = t.k AND m.x > (SELECT min(r.k) FROM r WHERE r.k = "
+        "m.x OR r.k = t.n)) AS n FROM t",
+    ),
+    _one(
+        "three_deep_local",
+        "SELECT k FROM t WHERE k IN (SELECT x FROM m WHERE k IN (SELECT n FROM t WHERE n IN (SELECT k FROM r)))",
+    ),
+    _one("same_names", "SELECT m.k FROM m WHERE m.x IN (SELECT m.k FROM m WHERE m.x = (SELECT max(m.x) FROM m))"),
+    _one(
+        "in_of_cte",
+        "WITH c AS (SELECT k, count(*) AS n FROM m GROUP BY k) SELECT t.k FROM t WHERE t.n IN (SELECT n "
+        "FROM c) AND t.k >= (SELECT min(c.k) FROM c)",
+    ),
+    _one(
+        "in_of_derived",
+        "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM (SELECT k, count(*) AS n FROM m GROUP BY k) AS q "
+        "WHERE q.k = t.k AND q.n > 1)",
+    ),
+    _one("in_and_distinct", "SELECT DISTINCT n FROM t WHERE k NOT IN (SELECT x FROM m WHERE x IS NOT NULL)"),
+    _one(
+        "in_and_window",
+        "SELECT k, x, row_number() OVER (PARTITION BY k ORDER BY x) AS n FROM m WHERE EXISTS (SELECT 1 "
+        "FROM t WHERE t.n = m.x)",
+    ),
+    _one("in_and_limit", "SELECT k, a FROM t WHERE k IN (SELECT k FROM m) ORDER BY k DESC LIMIT 2"),
+    _one(
+        "division",
+        "SELECT o.k FROM m o WHERE NOT EXISTS (SELECT 1 FROM t WHERE NOT EXISTS (SELECT 1 FROM m i WHERE "
+        "i.k = o.k AND i.x = t.n)) GROUP BY o.k",
+    ),
+    _one("may_be_several", "SELECT t.k, (SELECT max(x) FROM m WHERE m.k = t.k GROUP BY m.x > 9) AS x FROM t"),
+    _one(
+        "full_and_in", "SELECT t.k, m.x FROM t FULL JOIN m ON t.k = m.k WHERE t.k IN (SELECT k FROM r) OR m.x IS NULL"
+    ),
+    _one(
+        "window_with_in",
+        "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, count(*) AS n FROM s WHERE k IN (SELECT k "
+        "FROM t) GROUP BY 1",
+        "10s",
+    ),
+    _one(
+        "by_window_value",
+        "SELECT s2.w, (SELECT count(*) FROM s WHERE time_bucket(INTERVAL '10 seconds', s.at) = "
+        "time_bucket(INTERVAL '10 seconds', s2.at)) AS n FROM s2",
+    ),
+)
+
+REWRITTEN = (*OUTER, *SET_OPERATIONS, *HIDDEN_NAMES, *SUBQUERIES)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
-from tests.law.rewritten import HIDDEN_NAMES, OUTER, SET_OPERATIONS
+from tests.law.rewritten import HIDDEN_NAMES, OUTER, SET_OPERATIONS, SUBQUERIES
 from tests.law.world import Event, dense, epochs
 
 
@@ -37,6 +37,9 @@ FAMILIES = (
     _family("windows", WINDOWS),
     _family("rewritten_joins", OUTER),
     _family("rewritten_sets", (*SET_OPERATIONS, *HIDDEN_NAMES)),
+    _family("subqueries", SUBQUERIES[:24]),
+    _family("more_subqueries", SUBQUERIES[24:48]),
+    _family("deep_subqueries", SUBQUERIES[48:]),
 )
 SEVERAL = tuple(c for c in CATALOGUE if len(c.views) > 1)
 

@@ -151,6 +151,8 @@ def aggregates_in(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]
     found: list[exp.Expr] = []
 
     def visit(node: exp.Expr) -> None:
+        if isinstance(node, exp.Query):
+            return
         if isinstance(node, exp.Filter):
             found.append(node)
             return

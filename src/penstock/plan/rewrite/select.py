@@ -6,10 +6,12 @@ from sqlglot import exp
 
 from penstock.plan.made import Made
 from penstock.plan.rewrite.outer import without_right_joins
+from penstock.plan.rewrite.scopes import separate
+from penstock.plan.rewrite.subqueries import without_subqueries
 
 
 def rewrite_select(made: Made, select: exp.Select) -> exp.Query | None:
     """An equal query over subqueries in FROM; None where no rewrite applies. Raises Opaque."""
-    if (found := without_right_joins(select)) is not None:
-        return found
-    return None
+    select = select.copy()
+    separate(select)
+    return without_right_joins(select) or without_subqueries(made, select)
