@@ -249,4 +249,26 @@ SUBQUERIES = (
     ),
 )
 
-REWRITTEN = (*OUTER, *SET_OPERATIONS, *HIDDEN_NAMES, *SUBQUERIES)
+GROUPING_SETS = (
+    _one(
+        "cube_grouping",
+        "SELECT k, x % 2 AS p, grouping(k) AS g, grouping_id(k, x % 2) AS gi, sum(x) AS s, max(k) AS kk "
+        "FROM m GROUP BY CUBE (k, x % 2)",
+    ),
+    _one(
+        "rollup_join",
+        "SELECT t.n, m.x, count(*) AS c, grouping(m.x) AS g FROM t JOIN m ON t.k = m.k WHERE m.x IS NOT "
+        "NULL GROUP BY t.n, ROLLUP (m.x) HAVING count(*) > 1 OR grouping(m.x) = 1",
+    ),
+    _one("rollup_alone", "SELECT k FROM m GROUP BY ROLLUP (k)"),
+    _one("rollup_total_first", "SELECT coalesce(k, -1) AS k, sum(x) AS s, x FROM m WHERE x = 1 GROUP BY ROLLUP (x, k)"),
+    _one("sets_twice", "SELECT k, x, grouping_id(k, x) AS g FROM m GROUP BY GROUPING SETS (ROLLUP (k, x), (k), (k))"),
+    _one("sets_by_number", "SELECT x, k, count(*) AS n FROM m GROUP BY GROUPING SETS ((1, 2), 2)"),
+    _one("rollup_distinct", "SELECT DISTINCT k, count(*) AS n FROM m GROUP BY ROLLUP (k, x)"),
+    _one(
+        "rollup_window",
+        "SELECT time_bucket(INTERVAL '10 seconds', at) AS w, g, count(*) AS n FROM s GROUP BY ROLLUP (1, g)",
+    ),
+)
+
+REWRITTEN = (*OUTER, *SET_OPERATIONS, *HIDDEN_NAMES, *SUBQUERIES, *GROUPING_SETS)

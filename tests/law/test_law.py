@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
-from tests.law.rewritten import HIDDEN_NAMES, OUTER, SET_OPERATIONS, SUBQUERIES
+from tests.law.rewritten import GROUPING_SETS, HIDDEN_NAMES, OUTER, SET_OPERATIONS, SUBQUERIES
 from tests.law.world import Event, dense, epochs
 
 
@@ -36,7 +36,7 @@ FAMILIES = (
     _family("ranked", RANKED),
     _family("windows", WINDOWS),
     _family("rewritten_joins", OUTER),
-    _family("rewritten_sets", (*SET_OPERATIONS, *HIDDEN_NAMES)),
+    _family("rewritten_sets", (*SET_OPERATIONS, *HIDDEN_NAMES, *GROUPING_SETS)),
     _family("subqueries", SUBQUERIES[:24]),
     _family("more_subqueries", SUBQUERIES[24:48]),
     _family("deep_subqueries", SUBQUERIES[48:]),

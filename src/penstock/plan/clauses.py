@@ -153,6 +153,14 @@ def aggregates_in(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]
     def visit(node: exp.Expr) -> None:
         if isinstance(node, exp.Query):
             return
+        if isinstance(node, exp.Window):
+            # the function of a window is no aggregate of a group; what it reads may hold some
+            for part in (
+                *_function_of(node).iter_expressions(),
+                *(p for p in node.iter_expressions() if p is not node.this),
+            ):
+                visit(part)
+            return
         if isinstance(node, exp.Filter):
             found.append(node)
             return
@@ -167,6 +175,14 @@ def aggregates_in(expression: exp.Expr, names: frozenset[str]) -> list[exp.Expr]
 
     visit(expression)
     return found
+
+
+def _function_of(window: exp.Window) -> exp.Expr:
+    function = window.this
+    while isinstance(function, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
+        function = function.this
+    assert isinstance(function, exp.Expr)
+    return function
 
 
 def from_clause(sources: list[tuple[exp.Table, Input]], conditions: tuple[str, ...]) -> str:
