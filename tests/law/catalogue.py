@@ -72,6 +72,13 @@ JOINS = (
     _one(
         "left_shared_base", "SELECT p.k, q.n FROM t AS p LEFT JOIN (SELECT k, n FROM t WHERE n > 0) AS q ON p.k = q.k"
     ),
+    # DuckDB 1.5 finds nothing by EXISTS over two inequalities.
+    _one(
+        "left_unequal_twice",
+        "SELECT a.x AS x1, b.x AS x2, r.label FROM m a LEFT JOIN m b ON a.k < b.k AND a.x <> b.x CROSS JOIN r",
+    ),
+    _one("semi_unequal_twice", "SELECT a.k, a.x FROM m a SEMI JOIN m b ON a.k < b.k AND a.x <> b.x"),
+    _one("anti_unequal_twice", "SELECT a.k, a.x FROM m a ANTI JOIN t b ON a.k < b.k AND a.x <> b.n"),
     _one("left_true", "SELECT t.k, r.label FROM t LEFT JOIN r ON TRUE"),
     _one("left_nulls", "SELECT m.x, r.label FROM m LEFT JOIN r ON m.k IS NOT DISTINCT FROM r.k"),
     _one("left_or", "SELECT m.x, r.label FROM m LEFT JOIN r ON m.k = r.k OR m.x = r.k"),

@@ -28,7 +28,11 @@ from penstock.plan.late import late_condition
 
 @dataclass(frozen=True)
 class _Place:
-    """One place of a FROM clause in one term of a delta. sql: None where nothing stands there."""
+    """One place of a FROM clause in one term of a delta.
+
+    sql: None where nothing stands there. touched: the join before it that keeps of L what dX can match. (A semi join,
+    for DuckDB 1.5 finds nothing by EXISTS over several inequalities.)
+    """
 
     input: Input
     sql: str | None
@@ -39,7 +43,7 @@ class _Place:
 def content_sql(block: FlatBlock, contents: dict[str, str], *, late: bool = True) -> str:
     """The whole block over the inputs' contents (relation name -> SQL name)."""
     places = [_Place(i, f"{contents[i.relation]} AS {quote(i.alias)}") for i in block.from_]
-    return _select(block, places, weight=None, late=late, extra=[])
+    return _select(block, places, weight=None, late=late)
 
 
 def delta_sql(
@@ -84,7 +88,7 @@ def _steps(source: Input, delta: str, weighted: bool, content: str) -> list[_Pla
     was = f"({now} - {step})"
     came, went = ("1", "-1") if source.join == "semi" else ("-1", "1")
     turned = f"CASE WHEN {now} = 0 AND {was} > 0 THEN {went} WHEN {was} = 0 AND {now} > 0 THEN {came} ELSE 0 END"
-    touched = f"EXISTS (SELECT 1 FROM {delta} AS {alias} WHERE {source.on})"
+    touched = f"SEMI JOIN {delta} AS {alias} ON {source.on}"
     if source.join != "left":
         return [_Place(source, None, turned, touched)]
     nothing = f"(SELECT * FROM {content} LIMIT 0) AS {alias}"
@@ -97,12 +101,11 @@ def _term(block: FlatBlock, places: tuple[_Place, ...], *, negative: bool, late:
     else:
         factors = " * ".join(p.weight for p in places if p.weight)
         weight = f"-({factors})" if negative else factors
-    touched = [p.touched for p in places if p.touched]
-    sql = _select(block, list(places), weight=weight, late=late, extra=touched)
-    return f'SELECT * FROM ({sql}) WHERE "_ps_w" <> 0' if touched else sql
+    sql = _select(block, list(places), weight=weight, late=late)
+    return f'SELECT * FROM ({sql}) WHERE "_ps_w" <> 0' if any(p.touched for p in places) else sql
 
 
-def _select(block: FlatBlock, places: list[_Place], *, weight: str | None, late: bool, extra: list[str]) -> str:
+def _select(block: FlatBlock, places: list[_Place], *, weight: str | None, late: bool) -> str:
     columns = [f"{sql} AS {quote(name)}" for name, sql in block.columns]
     if block.hidden_alias is not None:
         columns += [f"{quote(block.hidden_alias)}.{quote(name)} AS {quote(name)}" for name in HIDDEN]
@@ -111,7 +114,6 @@ def _select(block: FlatBlock, places: list[_Place], *, weight: str | None, late:
     conditions = [f"({c})" for c in block.where]
     if late and block.late is not None:
         conditions.append(f"NOT {late_condition(block.late)}")
-    conditions += extra
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT {', '.join(columns)} FROM {_joined(places)}{where}"
 
@@ -119,6 +121,8 @@ def _select(block: FlatBlock, places: list[_Place], *, weight: str | None, late:
 def _joined(places: list[_Place]) -> str:
     parts = []
     for place in places:
+        if place.touched:
+            parts.append(place.touched)
         if place.sql is None:
             continue
         match place.input.join:
