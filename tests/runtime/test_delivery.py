@@ -9,7 +9,8 @@ import pytest
 
 from penstock.connectors.base import Guarantee, RowsRefused
 from penstock.errors import ConnectorError
-from penstock.runtime.delivery import QUEUED_EPOCHS, Delivery
+from penstock.runtime import delivery as module
+from penstock.runtime.delivery import KEPT_EPOCHS, QUEUED_EPOCHS, Delivery
 
 
 def changes(epoch: int, values: list[int]) -> pa.Table:
@@ -45,6 +46,35 @@ class Recorder:
 
     def close(self) -> None:
         return
+
+
+@pytest.mark.parametrize("guarantee", list(Guarantee))
+def test_the_outbox_may_drop_what_is_delivered_when_it_is_worth_it(guarantee: Guarantee) -> None:
+    sink = Recorder()
+    sink.guarantee = guarantee
+    delivery = Delivery("o", sink)
+    dropped = []
+    for epoch in range(3 * KEPT_EPOCHS):
+        delivery.put(epoch, changes(epoch, [epoch]))
+        delivery.flush()
+        if (upto := delivery.forgettable()) is not None:
+            dropped.append(upto)
+        assert delivery.forgettable() is None, "twice"
+    delivery.close()
+    every = 1 if guarantee is Guarantee.AT_LEAST_ONCE else KEPT_EPOCHS
+    assert dropped == list(range(every - 1, 3 * KEPT_EPOCHS, every))
+
+
+def test_many_rows_are_dropped_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_ROWS", 5)
+    delivery = Delivery("o", Recorder())
+    delivery.put(0, changes(0, [1, 2]))
+    delivery.flush()
+    assert delivery.forgettable() is None
+    delivery.put(1, changes(1, [1, 2, 3]))
+    delivery.flush()
+    assert delivery.forgettable() == 1
+    delivery.close()
 
 
 def test_epochs_arrive_in_order_and_are_counted() -> None:

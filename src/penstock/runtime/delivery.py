@@ -23,6 +23,9 @@ BEFORE_DELIVER = failpoints.register("sink.before", "an epoch's mark is durable,
 AFTER_DELIVER = failpoints.register("sink.after", "an epoch is delivered, the outbox still has it")
 
 QUEUED_EPOCHS = 16
+# Delivered epochs that may stay in the outbox, while they have fewer rows than this.
+KEPT_EPOCHS = 32
+KEPT_ROWS = 10_000
 RETRIES = 8
 FIRST_PAUSE_S = 0.05
 
@@ -54,6 +57,7 @@ class Delivery:
         # of the thread, beside the loop
         self.busy_s = 0.0
         self.last_epoch = -1
+        self._forgotten, self._forgotten_rows = -1, 0
         self.failure: BaseException | None = None
         self._queue: queue.Queue[_Item | None] = queue.Queue(QUEUED_EPOCHS)
         self._thread = threading.Thread(target=self._work, name=f"sink-{name}", daemon=True)
@@ -62,6 +66,21 @@ class Delivery:
     @property
     def guarantee(self) -> Guarantee:
         return self.sink.guarantee
+
+    def forgettable(self) -> int | None:
+        """The epoch up to which the outbox may drop its rows; None where that can wait.
+
+        A sink that knows what it has is not given it again, so dropping may wait until it is worth a statement.
+        """
+        # The thread counts the rows first, so these are never more than what `last` stands for and one epoch beyond.
+        last, rows = self.last_epoch, self.rows
+        if last <= self._forgotten:
+            return None
+        few = last - self._forgotten < KEPT_EPOCHS and rows - self._forgotten_rows < KEPT_ROWS
+        if few and self.guarantee is not Guarantee.AT_LEAST_ONCE:
+            return None
+        self._forgotten, self._forgotten_rows = last, rows
+        return last
 
     @property
     def waiting(self) -> int:

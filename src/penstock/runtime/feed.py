@@ -22,7 +22,8 @@ PARTITIONS_POLL_S = 1.0
 
 @dataclass
 class Feed:
-    """One stream or table and where the loop stands in it."""
+    """One stream or table and where the loop stands in it. lag: records that were there at the last look, and are not
+    read."""
 
     declared: SourceDecl
     source: Source
@@ -30,6 +31,7 @@ class Feed:
     last_rows_at: dict[int, float] = field(default_factory=dict)
     lag: int = 0
     _partitions_at: float = 0.0
+    _ends: dict[int, int] = field(default_factory=dict)
 
     def start(self, progress: Progress) -> None:
         """Take offsets from the state, and the source's own start for partitions that are new."""
@@ -52,7 +54,9 @@ class Feed:
         self._look_for_partitions()
         batches: list[Batch] = []
         ranges: dict[int, tuple[int, int]] = {}
-        behind = [p for p in sorted(self.next_offsets) if self._has_more(p, upto)]
+        # Looked up once: for the embedded log it means reading the tail.
+        self._ends = {p: self.source.latest(p) for p in sorted(self.next_offsets)}
+        behind = [p for p, end in self._ends.items() if _bounded(p, end, upto) > self.next_offsets[p]]
         share_rows = max(1, max_rows // max(1, len(behind)))
         share_bytes = max(1, max_bytes // max(1, len(behind)))
         for partition in sorted(self.next_offsets):
@@ -99,27 +103,17 @@ class Feed:
             batches.append(batch)
             rows += batch.rows
             offset = batch.next_offset
-            if limit is None:
-                limit = self.source.latest(partition)
-            if offset >= limit:
+            if offset >= (self._ends[partition] if limit is None else limit):
                 break
         if rows:
             self.last_rows_at[partition] = time.monotonic()
         return offset
 
-    def _has_more(self, partition: int, upto: Mapping[int, int] | None) -> bool:
-        end = self.source.latest(partition)
-        if upto is not None:
-            end = min(end, upto.get(partition, 0))
-        return end > self.next_offsets[partition]
-
     def taken(self, given: SourceInput) -> None:
         """The epoch with this input is committed."""
         for partition, (_, end) in given.offsets.items():
             self.next_offsets[partition] = end
-        self.lag = sum(
-            max(0, self.source.latest(p) - offset) for p, offset in self.next_offsets.items() if p in given.offsets
-        )
+        self.lag = sum(max(0, self._ends.get(p, 0) - offset) for p, offset in self.next_offsets.items())
 
     def idle(self) -> tuple[int, ...]:
         """The partitions that have been silent for longer than `idle_after`, though all of them was read."""
@@ -134,6 +128,10 @@ class Feed:
         """Where each partition ends now."""
         self._look_for_partitions()
         return {p: self.source.latest(p) for p in self.next_offsets}
+
+
+def _bounded(partition: int, end: int, upto: Mapping[int, int] | None) -> int:
+    return end if upto is None else min(end, upto.get(partition, 0))
 
 
 @dataclass

@@ -340,9 +340,9 @@ class Runner:
         for sink, changes in result.changes.items():
             self.deliveries[sink].put(result.epoch, changes)
         for sink, delivery in self.deliveries.items():
-            last = delivery.last_epoch
+            last = delivery.forgettable()
             self._keep_refused(delivery)
-            if last >= 0:
+            if last is not None:
                 self.state.delivered(sink, last)
 
     def _keep_refused(self, delivery: Delivery) -> None:
