@@ -43,12 +43,11 @@ BROKEN = {
     "a lost change": """
 import sys
 if "penstock.runtime.runner" in sys.modules:
-    from penstock.engines.duckdb import epoch
-    whole = epoch.changes_sql
-    def lossy(*arguments, **options):
-        sql = whole(*arguments, **options)
-        return sql and f"SELECT * FROM ({sql}) WHERE n % 3 <> 0"
-    epoch.changes_sql = lossy
+    from penstock.engines.duckdb import outbox
+    whole = outbox.numbered_sql
+    def lossy(scope, name):
+        return f"SELECT * FROM ({whole(scope, name)}) WHERE n % 3 <> 0"
+    outbox.numbered_sql = lossy
 """,
     "a dead letter that is not kept": """
 import sys

@@ -16,8 +16,9 @@ import pytest
 from penstock.connectors.file_sink import AppendSink
 from penstock.connectors.log import LogSource, LogTopic, LogWriter
 from penstock.connectors.log_topic import BEFORE_DROP
-from penstock.engines.duckdb import epoch
+from penstock.engines.duckdb import outbox
 from penstock.engines.duckdb.engine import DuckState
+from penstock.engines.duckdb.scope import EpochScope
 from penstock.errors import VerificationError
 from penstock.storage import failpoints, unsynced
 from penstock.verify.simulation.outputs import LEAST_RETENTION_BYTES, SEGMENT_BYTES, Follower, sink_url
@@ -140,13 +141,12 @@ def forget_deliveries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lose_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine drops some of what it has to tell."""
-    whole = epoch.changes_sql
+    whole = outbox.numbered_sql
 
-    def lossy(*arguments: object, **options: object) -> str | None:
-        sql = whole(*arguments, **options)  # type: ignore[arg-type]
-        return sql and f"SELECT * FROM ({sql}) WHERE n % 3 <> 0"
+    def lossy(scope: EpochScope, name: str) -> str:
+        return f"SELECT * FROM ({whole(scope, name)}) WHERE n % 3 <> 0"
 
-    monkeypatch.setattr(epoch, "changes_sql", lossy)
+    monkeypatch.setattr(outbox, "numbered_sql", lossy)
 
 
 @pytest.mark.slow

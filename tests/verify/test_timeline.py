@@ -85,7 +85,7 @@ VIEWS = {"answers", "answered", "frozen", "both", "even", "sums", "even_sums", "
 IN_THE_JOB = """
 import sys
 if "penstock.runtime.runner" in sys.modules:
-    from penstock.engines.duckdb import blocks, epoch, fold
+    from penstock.engines.duckdb import blocks, fold, outbox
 """
 # What each fault breaks in the engine, and the view that must tell it.
 BROKEN = {
@@ -102,12 +102,11 @@ BROKEN = {
     blocks.final.rows_sql = lambda block, content, after, upto: given(block, content, "TIMESTAMP '-infinity'", upto)
 """,
     "answers": """
-    given = epoch.changes_sql
-    def changed(scope, node, **options):
-        sql = given(scope, node, **options)
-        wanted = sql and node == "answers"
-        return f"SELECT * REPLACE (coalesce(city, 'Rome') AS city) FROM ({sql})" if wanted else sql
-    epoch.changes_sql = changed
+    given = outbox.numbered_sql
+    def changed(scope, node):
+        sql = given(scope, node)
+        return f"SELECT * REPLACE (coalesce(city, 'Rome') AS city) FROM ({sql})" if node == "answers" else sql
+    outbox.numbered_sql = changed
 """,
 }
 

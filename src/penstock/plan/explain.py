@@ -129,7 +129,8 @@ def _sql(plan: Plan, node: Node) -> str:
         case UnionBlock():
             return "\nUNION ALL ".join(union.delta_sql(block, f"delta({i})", True) for i in block.inputs)
         case GroupedBlock(strategy="merge"):
-            return grouped.merge_touched_sql(block, f"delta({block.input})", True, f"_ps.g_{node.name}")
+            partials = grouped.partials_sql(block, f"delta({block.input})", True)
+            return grouped.merge_touched_sql(block, f"({partials})", f"_ps.g_{node.name}")
         case GroupedBlock():
             return grouped.affected_rows_sql(block, contents[block.input], "affected groups")
         case RankedBlock(top=None):

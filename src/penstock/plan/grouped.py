@@ -38,8 +38,16 @@ def output_sql(block: GroupedBlock, state: str) -> str:
 # -- merge -------------------------------------------------------------------------------------------------------------
 
 
-def merge_touched_sql(block: GroupedBlock, delta: str, weighted: bool, state: str) -> str:
-    """One wide row per touched group: keys, `_ps_old` and `_ps_new` (does the group live), old and new partials."""
+def merge_state_sql(block: GroupedBlock, partials: str, state: str) -> str:
+    """The state of the touched groups."""
+    return f"SELECT s.* FROM {state} AS s SEMI JOIN {partials} AS g ON {same('s', 'g', block.keys)}"
+
+
+def merge_touched_sql(block: GroupedBlock, partials: str, state: str) -> str:
+    """One wide row per touched group: keys, `_ps_old` and `_ps_new` (does the group live), old and new partials.
+
+    partials: what `partials_sql` gives; state: that of these groups, and perhaps of others.
+    """
     keys = column_list([k.name for k in block.keys], "g")
     columns = [keys] if keys else []
     alive = 's."_ps_n" IS NOT NULL' if not block.keys else 'coalesce(s."_ps_n", 0) > 0'
@@ -47,10 +55,7 @@ def merge_touched_sql(block: GroupedBlock, delta: str, weighted: bool, state: st
     columns += [f'{alive} AS "_ps_old"', f'{will_live} AS "_ps_new"']
     for old, new, name in _merged(block):
         columns += [f"{old} AS {quote('o' + name)}", f"{new} AS {quote('n' + name)}"]
-    return (
-        f"SELECT {', '.join(columns)} FROM ({_partials(block, delta, weighted)}) AS g "
-        f"LEFT JOIN {state} AS s ON {same('s', 'g', block.keys)}"
-    )
+    return f"SELECT {', '.join(columns)} FROM {partials} AS g LEFT JOIN {state} AS s ON {same('s', 'g', block.keys)}"
 
 
 def merge_delete_sql(block: GroupedBlock, touched: str, state: str) -> str:
@@ -94,7 +99,7 @@ def _reads_aggregates(block: GroupedBlock, sql: str) -> bool:
     return any(quote(a.name) in sql for a in block.aggregates)
 
 
-def _partials(block: GroupedBlock, delta: str, weighted: bool) -> str:
+def partials_sql(block: GroupedBlock, delta: str, weighted: bool) -> str:
     """The delta's own partials per group."""
     weight = f"i.{W}" if weighted else None
     count = f"coalesce(sum({weight}), 0)::BIGINT" if weight else "count(*)"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.fold import run_step
 from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.sessions import run_sessions
 from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.times import from_us
 from penstock.plan import constant, final, flat, grouped, multiset, refresh, union
 from penstock.plan.blocks import (
@@ -85,8 +85,7 @@ def _run_flat(scope: EpochScope, node: Node, block: FlatBlock) -> None:
         if relation.name not in scope.started:
             return
         # The terms were computed as each input moved (`start_joins`).
-        row = first_row(scope.connection.execute(f"SELECT count(*) FROM {quote(delta_name(relation))}"))
-        rows = int(row[0]) if row else 0
+        rows = scope.started[relation.name]
     set_delta(scope, relation, quote(delta_name(relation)), rows)
     if node.content == "table" and rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
@@ -110,13 +109,12 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
         block.late.stream in scope.late or block.late.relation != moving or not scope.plan.fresh(moving)
     )
     delta = scope.deltas[moving]
-    name = quote(delta_name(block.relation))
+    name = block.relation.name
     for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late):
-        if block.relation.name in scope.started:
-            scope.connection.execute(f"INSERT INTO {name} {sql}")
+        if name in scope.started:
+            scope.started[name] += scope.statements.add(delta_name(block.relation), sql)
         else:
-            scope.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
-            scope.started.add(block.relation.name)
+            scope.started[name] = scope.statements.store(delta_name(block.relation), sql)
 
 
 def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:
@@ -149,17 +147,27 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     delta = _group_delta(scope, block)
     if delta is None:
         return
-    relation = block.relation
-    state = table(f"g_{relation.name}")
-    touched = quote(f"_ps_t_{relation.name}")
-    if (
-        scope.temporary(f"_ps_t_{relation.name}", grouped.merge_touched_sql(block, delta.sql, delta.weighted, state))
-        == 0
-    ):
+    name, state = block.relation.name, table(f"g_{block.relation.name}")
+    touched = quote(f"_ps_t_{name}")
+
+    def partials() -> str:
+        return grouped.partials_sql(block, delta.sql, delta.weighted)
+
+    stored = -1
+    if scope.statements.in_parts:
+        mine, theirs = quote(f"_ps_g_{name}"), quote(f"_ps_n_{name}")
+        if not scope.temporary(f"_ps_g_{name}", scope.text(("partials", name, delta.sql), partials)):
+            return
+        stored = scope.temporary(f"_ps_n_{name}", grouped.merge_state_sql(block, mine, state))
+        sql = scope.text(("touched", name), lambda: grouped.merge_touched_sql(block, mine, theirs))
+    else:
+        sql = grouped.merge_touched_sql(block, f"({partials()})", state)
+    if not scope.temporary(f"_ps_t_{name}", sql):
         return
-    scope.connection.execute(grouped.merge_delete_sql(block, touched, state))
-    scope.connection.execute(grouped.merge_insert_sql(block, touched, state))
-    _keyed_delta(scope, block, grouped.merge_delta_sql(block, touched, keys=True))
+    if stored:
+        scope.statements.write(grouped.merge_delete_sql(block, touched, state))
+    scope.statements.write(scope.text(("insert", name), lambda: grouped.merge_insert_sql(block, touched, state)))
+    _keyed_delta(scope, block, scope.text(("delta", name), lambda: grouped.merge_delta_sql(block, touched, keys=True)))
 
 
 def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
@@ -211,8 +219,8 @@ def _run_affected(scope: EpochScope, block: GroupedBlock) -> None:
         rows = quote(settled)
     changes = grouped.affected_delta_sql(block, stored, affected, rows, keys=True)
     _keyed_delta(scope, block, changes)
-    scope.connection.execute(grouped.affected_delete_sql(block, stored, affected))
-    scope.connection.execute(grouped.affected_insert_sql(block, stored, rows))
+    scope.statements.write(grouped.affected_delete_sql(block, stored, affected))
+    scope.statements.write(grouped.affected_insert_sql(block, stored, rows))
 
 
 def _input_content(scope: EpochScope, name: str) -> str:
@@ -253,14 +261,14 @@ def _run_final(scope: EpochScope, block: FinalBlock) -> None:
         columns = column_list(relation.columns)
         scope.deltas[relation.name] = Delta(f'(SELECT {columns}, "_ps_w" FROM {quote(name)})', True, rows)
     if after is not None and after != before:
-        scope.connection.execute(f"UPDATE {stored} SET _ps_open = FALSE WHERE _ps_open AND {closed}")
+        scope.statements.write(f"UPDATE {stored} SET _ps_open = FALSE WHERE _ps_open AND {closed}")
 
 
 def _apply_final(scope: EpochScope, block: FinalBlock, delta: str, stored: str, closed: str) -> None:
     fields = final.fields(block)
-    scope.connection.execute(multiset.delete_sql(stored, delta, fields))
+    scope.statements.write(multiset.delete_sql(stored, delta, fields))
     columns = column_list([f.name for f in fields])
-    scope.connection.execute(
+    scope.statements.write(
         f'INSERT INTO {stored} ({columns}, _ps_open) SELECT {columns}, NOT ({closed}) FROM {delta} WHERE "_ps_w" > 0'
     )
 
@@ -274,7 +282,8 @@ def _run_refresh(scope: EpochScope, block: RefreshBlock) -> None:
         return
     relation = block.relation
     rows, stored = f"_ps_r_{relation.name}", table(f"t_{relation.name}")
-    scope.temporary(rows, refresh.renamed_sql(block))
+    # a whole view, which would not pass through memory well
+    Planned(scope.connection).store(rows, refresh.renamed_sql(block))
     count = scope.temporary(delta_name(relation), refresh.delta_sql(block, quote(rows), stored))
     set_delta(scope, relation, quote(delta_name(relation)), count)
     if count:
@@ -291,10 +300,10 @@ def _run_step(scope: EpochScope, node: Node, block: StepBlock) -> None:
     if rows is None:
         return
     name = delta_name(block.relation)
-    scope.connection.register("_ps_step_rows", rows)
+    scope.statements.give("_ps_step_rows", rows)
     columns = ", ".join(f"CAST({quote(f.name)} AS {f.type}) AS {quote(f.name)}" for f in block.relation.fields)
     count = scope.temporary(name, f"SELECT {columns} FROM _ps_step_rows")
-    scope.connection.unregister("_ps_step_rows")
+    scope.statements.take("_ps_step_rows")
     set_delta(scope, block.relation, quote(name), count)
     if count and node.content == "table":
         apply_multiset(scope, block.relation, scope.deltas[block.relation.name], table(f"t_{block.relation.name}"))

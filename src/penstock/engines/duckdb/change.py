@@ -22,6 +22,7 @@ from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.outbox import changes_sql
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.statements import Planned
 from penstock.errors import RunError, StateError
 from penstock.formats.types_sql import literal
 from penstock.plan import flat, multiset, union
@@ -145,7 +146,7 @@ class _Applying:
         self.progress.epoch += self.started
         marks = {name: s.watermark_us for name, s in self.progress.sources.items()}
         self.scope = EpochScope(
-            connection,
+            Planned(connection),
             plan,
             self.progress.epoch,
             first=True,
@@ -333,8 +334,7 @@ class _Applying:
         }
         weight = "" if block.relation.append_only else ', 1 AS "_ps_w"'
         sql = f"SELECT *{weight} FROM ({flat.content_sql(block, places)})"
-        self.scope.temporary(f"_ps_d_{node.name}", sql)
-        self.scope.started.add(node.name)
+        self.scope.started[node.name] = self.scope.temporary(f"_ps_d_{node.name}", sql)
 
     def _take(self, node: Node) -> None:
         """The tables of a relation from the state that read the sources again."""
@@ -417,7 +417,7 @@ class _Applying:
     def _tell(self, sink: str, relation: Relation, moved: str) -> None:
         self.scope.temporary("_ps_net", multiset.consolidated_sql(moved, relation.fields))
         self.scope.deltas = {relation.name: Delta('"_ps_net"', True)}
-        sql = changes_sql(self.scope, relation.name, correction=False)
+        sql = changes_sql(self.scope, relation.name)
         self.connection.execute(f"INSERT INTO {table('o_' + sink)} {sql}")
 
     def _journal(self) -> None:

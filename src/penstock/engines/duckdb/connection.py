@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from penstock.errors import StateError
 from penstock.plan.blocks import literal
 
 MINIMUM = (1, 5)
+# What each connection to a database needs. (In what it takes for an interactive session DuckDB would draw its own bar
+# over ours.)
+SETTINGS = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
 
 
 def connect(
@@ -59,8 +63,7 @@ def connect(
     if beside is not None:
         connection.execute(f"SET allowed_directories = [{literal(str(beside.parent))}]")
         connection.execute("SET enable_external_access = false")
-    # In what it takes for an interactive session DuckDB would draw its own bar over ours.
-    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    connection.execute(SETTINGS)
     return connection
 
 
@@ -68,6 +71,32 @@ def first_row(result: duckdb.DuckDBPyConnection) -> tuple[Any, ...] | None:
     """The first row of a result, which is read to its end: DuckDB 2.0 takes no other call before that."""
     rows = result.fetchall()
     return rows[0] if rows else None
+
+
+class ArrowResult:
+    """A query's rows, to be had as Arrow or to be discarded."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+        # DuckDB 2.0 makes Arrow of what `execute` gives by a second statement, and of what `sql` gives after it has
+        # bound the query twice; this is what both of them end in.
+        submit = getattr(connection, "_submit", None)
+        self._rows: Any = submit(sql, None, "arrow") if submit is not None else connection.execute(sql)
+        self._submitted = submit is not None
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(str(column[1]) for column in self._rows.description or ())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(column[0] for column in self._rows.description or ())
+
+    def table(self) -> pa.Table:
+        return self._rows.arrow_table() if self._submitted else self._rows.to_arrow_table()
+
+    def discard(self) -> None:
+        if self._submitted:
+            self._rows.close()
 
 
 def thread_count(connection: duckdb.DuckDBPyConnection) -> int:

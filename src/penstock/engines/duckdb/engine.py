@@ -18,7 +18,9 @@ from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.outbox import fetch
+from penstock.engines.duckdb.prepared import Prepared
 from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.times import from_us
 from penstock.errors import DataError, RunError, StateError
 from penstock.formats.decode import Decoder, decoder_for
@@ -34,7 +36,7 @@ from penstock.plan.plan import Plan
 from penstock.plan.pruning import columns_read
 
 DATABASE = "state.duckdb"
-# Rows of an epoch from which a second thread pays.
+# Rows of an epoch from which a second thread pays, and plans for the rows that are there.
 SMALL_EPOCH = 10_000
 JOURNAL_ROWS = 200_000
 
@@ -55,6 +57,7 @@ class DuckState:
         folder: where the state lives, None for memory.
         formats: the record format of each source (default `json`).
         collect: also hand every view's changes to the caller (sessions do).
+        small_epoch: epochs of fewer rows run prepared statements, on one thread.
     """
 
     def __init__(
@@ -66,8 +69,10 @@ class DuckState:
         collect: bool = False,
         threads: int | None = None,
         memory_limit: str | None = None,
+        small_epoch: int = SMALL_EPOCH,
     ) -> None:
         self.plan = plan
+        self._small_epoch = small_epoch
         self._folder = folder
         self._connection = connect(folder / DATABASE if folder else None, threads=threads, memory_limit=memory_limit)
         self.decoders = {s.source.name: _decoder(s, (formats or {}).get(s.source.name, "json")) for s in plan.sources}
@@ -83,6 +88,7 @@ class DuckState:
             thread_count(self._connection),
         )
         self._threads = self._wanted.threads
+        self._large, self._small = Planned(self._connection), Prepared(self._connection)
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
         self._count_requests()
@@ -119,10 +125,11 @@ class DuckState:
             RunError: a query of the pipeline failed (PS-RUN-003), or a function of it (PS-RUN-002).
             StateError: the state cannot be written (disk full, no permission).
         """
-        self._use_threads(sum(b.rows for source in epoch.sources.values() for b in source.batches))
+        rows = sum(b.rows for source in epoch.sources.values() for b in source.batches)
+        self._use_threads(rows)
         try:
             moved, result, views = run_epoch(
-                self._connection,
+                self._small if rows < self._small_epoch else self._large,
                 self.plan,
                 self.decoders,
                 self.progress,
@@ -155,7 +162,7 @@ class DuckState:
 
     def _use_threads(self, rows: int) -> None:
         """Small epochs run on one thread: handing their work to others takes longer than doing it."""
-        wanted = 1 if self.plan.light and rows < SMALL_EPOCH else self._wanted.threads
+        wanted = 1 if self.plan.light and rows < self._small_epoch else self._wanted.threads
         if wanted != self._threads:
             self._connection.execute(f"SET threads = {wanted}")
             self._threads = wanted
@@ -344,6 +351,7 @@ class DuckState:
 
     def close(self) -> None:
         """Close the database; a state on disk is checkpointed."""
+        self._small.close()
         self._connection.close()
 
 

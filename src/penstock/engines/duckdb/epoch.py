@@ -17,15 +17,14 @@ import pyarrow as pa
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
 from penstock.engines.duckdb.blocks import add_terms, run_block, start_joins
-from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
-from penstock.engines.duckdb.outbox import changes_sql, fetch
+from penstock.engines.duckdb.outbox import Changes
 from penstock.engines.duckdb.scope import Delta, EpochScope
-from penstock.engines.duckdb.sources import Outcome, run_source, take_idle
-from penstock.engines.duckdb.state import journal_entry, table
+from penstock.engines.duckdb.sources import Outcome, run_source, take_idle, version_of
+from penstock.engines.duckdb.state import entry_row, journal_entry, table
+from penstock.engines.duckdb.statements import Statements
 from penstock.errors import RunError
 from penstock.formats.decode import Decoder
-from penstock.formats.types_sql import literal
 from penstock.observe.timing import part
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
@@ -49,7 +48,7 @@ class Wanted:
 
 
 def run_epoch(
-    connection: duckdb.DuckDBPyConnection,
+    statements: Statements,
     plan: Plan,
     decoders: Mapping[str, Decoder],
     progress: Progress,
@@ -65,7 +64,7 @@ def run_epoch(
     """
     while True:
         try:
-            done = _attempt(connection, plan, decoders, progress, given, wanted, delivered, frozenset(guarded))
+            done = _attempt(statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded))
             break
         except MalformedRecords as met:
             guarded[met.source] = GUARDED_EPOCHS
@@ -77,7 +76,7 @@ def run_epoch(
 
 
 def _attempt(
-    connection: duckdb.DuckDBPyConnection,
+    statements: Statements,
     plan: Plan,
     decoders: Mapping[str, Decoder],
     progress: Progress,
@@ -90,9 +89,10 @@ def _attempt(
     moved = progress.copy()
     moved.epoch = given.epoch
     moved.flushed = given.flush
+    connection = statements.connection
     connection.execute("BEGIN")
     try:
-        run = _Run(connection, plan, decoders, moved, given, guarded, wanted)
+        run = _Run(statements, plan, decoders, moved, given, guarded, wanted)
         with part("check"):
             run.sources()
         with part("merge"):
@@ -106,6 +106,7 @@ def _attempt(
             connection.execute("COMMIT")
     except BaseException:
         _roll_back(connection)
+        statements.reset()
         raise
     failpoints.hit(AFTER_COMMIT)
     ended = time.perf_counter()
@@ -135,7 +136,7 @@ class _Run:
 
     def __init__(
         self,
-        connection: duckdb.DuckDBPyConnection,
+        statements: Statements,
         plan: Plan,
         decoders: Mapping[str, Decoder],
         progress: Progress,
@@ -143,19 +144,14 @@ class _Run:
         guarded: frozenset[str],
         wanted: Wanted,
     ) -> None:
-        self.connection, self.plan, self.decoders, self.progress, self.given = (
-            connection,
-            plan,
-            decoders,
-            progress,
-            given,
-        )
+        self.statements, self.connection = statements, statements.connection
+        self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
         before = {name: s.watermark_us for name, s in progress.sources.items()}
-        self.replay = letters.read_replay(connection, progress.replay_offset, given.replay_to)
+        self.replay = letters.read_replay(self.connection, progress.replay_offset, given.replay_to)
         self.correction = not self.replay.empty
         contents = {n.name: content_name(n.relation) for n in plan.nodes}
         self.scope = EpochScope(
-            connection,
+            statements,
             plan,
             given.epoch,
             given.epoch == 0,
@@ -168,6 +164,7 @@ class _Run:
             guarded=guarded,
             correction=self.correction,
             columns=wanted.columns,
+            versions={name: version_of(s) for name, s in progress.sources.items()},
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}
@@ -272,21 +269,9 @@ class _Run:
         """Change records: into the outbox for sinks, and fetched for both."""
         for sink, epoch in delivered.items():
             self.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
-        sinks: dict[str, pa.Table] = {}
-        for sink, node in wanted.sinks.items():
-            sql = changes_sql(self.scope, node, correction=self.correction)
-            if sql is None:
-                continue
-            outbox = table("o_" + sink)
-            row = first_row(self.connection.execute(f"INSERT INTO {outbox} {sql}"))
-            if row and row[0]:
-                query = f"SELECT * FROM {outbox} WHERE _epoch = {self.given.epoch} ORDER BY _seq"
-                sinks[sink] = fetch(self.connection, query)
-        views: dict[str, pa.Table] = {}
-        for view, node in wanted.views.items():
-            sql = changes_sql(self.scope, node, correction=self.correction)
-            if sql is not None:
-                views[view] = fetch(self.connection, sql)
+        changes = Changes(self.scope)
+        sinks = {sink: rows for sink, node in wanted.sinks.items() if (rows := changes.send(sink, node)) is not None}
+        views = {view: rows for view, node in wanted.views.items() if (rows := changes.read(node)) is not None}
         return sinks, views
 
     def journal(self) -> None:
@@ -300,5 +285,6 @@ class _Run:
             "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},
         }
         entry = journal_entry(self.progress, self.ranges, extra)
-        # as text: for parameters, DuckDB looks for libraries of Python, in vain and each time
-        self.connection.execute(f"INSERT INTO _ps.journal VALUES ({self.given.epoch}, {literal(entry)})")
+        self.statements.give("_ps_entry", entry_row(self.given.epoch, entry))
+        self.statements.write(f"INSERT INTO {table('journal')} SELECT * FROM _ps_entry")
+        self.statements.take("_ps_entry")

@@ -20,6 +20,8 @@ from penstock.connectors.base import Batch, TypedBatch
 from penstock.contract.schema import Verdict
 from penstock.engines.base import SourceInput
 from penstock.engines.duckdb.state import table
+from penstock.engines.duckdb.statements import Statements
+from penstock.engines.duckdb.statistics import statistics
 from penstock.formats.decode import Decoder
 from penstock.observe.timing import part
 from penstock.pipeline import SourceDecl
@@ -43,12 +45,13 @@ class Ingested:
 @dataclass(frozen=True)
 class Judging:
     """How a source is judged. guarded: no record can make the statement fail. columns: those that are read later (None:
-    all). threads: of the database. keys: the key of each reference."""
+    all). threads: of the database. keys, versions: the key of each reference, and something that changes with it."""
 
     guarded: bool
     columns: frozenset[str] | None
     threads: int
     keys: Mapping[str, tuple[str, ...]]
+    versions: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def judged_name(source: str) -> str:
 
 
 def ingest(
-    connection: duckdb.DuckDBPyConnection,
+    statements: Statements,
     block: SourceBlock,
     decoder: Decoder,
     given: SourceInput,
@@ -98,24 +101,20 @@ def ingest(
     source = block.source
     batches = [b for b in given.batches if b.rows]
     judged = quote(judged_name(source.name))
-    _judge(connection, source, decoder, batches, judging)
-    statistics = connection.execute(
-        f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
-        f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
-        f"FROM {judged} GROUP BY _ps_p"
-    ).fetchall()
-    rows = sum(s[1] for s in statistics)
-    accepted = sum(s[2] for s in statistics)
+    _judge(statements, source, decoder, batches, judging)
+    found = statistics(statements, judged_name(source.name))
+    rows = sum(s.rows for s in found)
+    accepted = sum(s.accepted for s in found)
     result = Ingested(
         f"(SELECT * FROM {judged} WHERE _ps_ok)" if accepted < rows else judged,
         rows,
         accepted,
-        unknown_fields=sum(s[3] for s in statistics),
-        largest_us={s[0]: s[5] for s in statistics if s[5] is not None},
-        smallest_us=min((s[4] for s in statistics if s[4] is not None), default=None),
+        unknown_fields=sum(s.unknown_fields for s in found),
+        largest_us={s.partition: s.largest_us for s in found if s.largest_us is not None},
+        smallest_us=min((s.smallest_us for s in found if s.smallest_us is not None), default=None),
     )
     if accepted < rows:
-        result.letters = _letters(connection, source, decoder, batches)
+        result.letters = _letters(statements.connection, source, decoder, batches)
     return result
 
 
@@ -125,7 +124,7 @@ _REORDERING = "join_order,build_side_probe_side"
 
 
 def _judge(
-    connection: duckdb.DuckDBPyConnection,
+    statements: Statements,
     source: SourceDecl,
     decoder: Decoder,
     batches: Sequence[Batch],
@@ -133,12 +132,13 @@ def _judge(
 ) -> None:
     foreign = {name for key in source.schema.foreign_keys for name in key.columns}
     needed = judging.columns | foreign if judging.columns is not None else None
-    select, registered = _select(connection, source, decoder, batches, judging, needed)
+    select, given = _select(statements, source, decoder, batches, judging, needed)
+    connection = statements.connection
     many = sum(batch.rows for batch in batches) > _MANY_ROWS
     if many:
         connection.execute(f"SET disabled_optimizers = '{_REORDERING}'")
     try:
-        connection.execute(_judged_sql(source, select, judging, needed))
+        statements.store(judged_name(source.name), _judged_sql(statements, source, select, judging, needed))
     except duckdb.Error as problem:
         if judging.guarded:
             raise
@@ -146,19 +146,19 @@ def _judge(
     # Only here: an aborted transaction refuses both, and the next attempt comes by here.
     if many:
         connection.execute("RESET disabled_optimizers")
-    for name in registered:
-        connection.unregister(name)
+    for name in given:
+        statements.take(name)
 
 
 def _select(
-    connection: duckdb.DuckDBPyConnection,
+    statements: Statements,
     source: SourceDecl,
     decoder: Decoder,
     batches: Sequence[Batch],
     judging: Judging,
     needed: frozenset[str] | None,
 ) -> tuple[str, list[str]]:
-    """The SELECT that judges the batches, and the relations registered for it.
+    """The SELECT that judges the batches, and the relations given for it.
 
     The compiled kernel goes first, where it is loaded; the records that it doubts are few and judged guarded at once.
     """
@@ -166,27 +166,28 @@ def _select(
     with part("parse"):
         split = decoder.prove(batches, columns=needed, threads=judging.threads)
     if split is None:
-        connection.register(raw, decoder.stage(batches))
+        statements.give(raw, decoder.stage(batches))
         return decoder.select(quote(raw), guarded=judging.guarded, columns=needed), [raw]
-    parts, registered = [], []
+    parts, given = [], []
     if split.proven.num_rows or not split.doubtful:
-        connection.register(proven, split.proven)
-        registered.append(proven)
+        statements.give(proven, split.proven)
+        given.append(proven)
         parts.append(decoder.select_proven(quote(proven), guarded=judging.guarded, columns=needed))
     if split.doubtful:
-        connection.register(raw, decoder.stage(split.doubtful))
-        registered.append(raw)
+        statements.give(raw, decoder.stage(split.doubtful))
+        given.append(raw)
         parts.append(decoder.select(quote(raw), guarded=True, columns=needed))
-    return " UNION ALL ".join(parts), registered
+    return " UNION ALL ".join(parts), given
 
 
-def _judged_sql(source: SourceDecl, select: str, judging: Judging, needed: frozenset[str] | None) -> str:
-    judged = quote(judged_name(source.name))
+def _judged_sql(
+    statements: Statements, source: SourceDecl, select: str, judging: Judging, needed: frozenset[str] | None
+) -> str:
     # what only the judging reads is not kept
     spare = ["_ps_t"] if source.kind == "table" else ["_ps_t", "_ps_op"]
     keys = source.schema.foreign_keys
     if not keys:
-        return f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT * EXCLUDE ({column_list(spare)}) FROM ({select})"
+        return f"SELECT * EXCLUDE ({column_list(spare)}) FROM ({select})"
     joins, conditions, flags = [], [], []
     for number, key in enumerate(keys):
         alias = f"r{number}"
@@ -197,10 +198,9 @@ def _judged_sql(source: SourceDecl, select: str, judging: Judging, needed: froze
         )
         its_key = judging.keys.get(key.reference, ())
         distinct = "" if its_key and set(its_key) <= set(key.reference_columns) else "DISTINCT "
-        joins.append(
-            f"LEFT JOIN (SELECT {distinct}{theirs_all}, TRUE AS _ps_hit FROM {quote(key.reference)}) AS {alias} ON "
-            f"{matches}"
-        )
+        rows = f"SELECT {distinct}{theirs_all}, TRUE AS _ps_hit FROM {quote(key.reference)}"
+        known = statements.keep(f"_ps_k{number}_{source.name}", rows, judging.versions[key.reference])
+        joins.append(f"LEFT JOIN {known} AS {alias} ON {matches}")
         nulls = " OR ".join(f"v.{quote(c)} IS NULL" for c in key.columns)
         found = f"({alias}._ps_hit IS NOT NULL OR {nulls})"
         conditions.append(found)
@@ -208,7 +208,7 @@ def _judged_sql(source: SourceDecl, select: str, judging: Judging, needed: froze
     unread = sorted((needed or frozenset()) - (judging.columns or frozenset()))
     left_out = column_list(["_ps_ok", *spare, *unread])
     return (
-        f"CREATE OR REPLACE TEMP TABLE {judged} AS SELECT v.* EXCLUDE ({left_out}), v._ps_ok AS _ps_valid, "
+        f"SELECT v.* EXCLUDE ({left_out}), v._ps_ok AS _ps_valid, "
         f"{', '.join(flags)}, (v._ps_ok AND {' AND '.join(conditions)}) AS _ps_ok FROM ({select}) AS v "
         f"{' '.join(joins)}"
     )
@@ -223,7 +223,7 @@ def judge_again(
 ) -> str:
     """The records at the positions (partition -> offsets) with all their columns, as a temporary table; its name."""
     name = quote(f"_ps_whole_{source.name}")
-    raw = raw_name(source.name)
+    raw = f"_ps_again_{source.name}"
     wanted = [b for b in (_rows_at(b, positions.get(b.partition, ())) for b in batches if b.rows) if b.rows]
     connection.register(raw, decoder.stage(wanted))
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {decoder.select(quote(raw), guarded=True)}")

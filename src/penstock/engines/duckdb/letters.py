@@ -323,7 +323,7 @@ def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
     """The rows that come back to each block that they were late for, by block; stored copies stop being late."""
     presets: dict[str, Delta] = {}
     for source, positions in replay.late.items():
-        scope.connection.register(
+        scope.statements.give(
             "_ps_late_given",
             pa.table(
                 {
@@ -334,7 +334,7 @@ def apply_late(scope: EpochScope, replay: Replay) -> dict[str, Delta]:
         )
         wanted = f"_ps_late_{source}"
         scope.temporary(wanted, "SELECT * FROM _ps_late_given")
-        scope.connection.unregister("_ps_late_given")
+        scope.statements.take("_ps_late_given")
         for node in scope.plan.nodes:
             relation = node.relation
             if node.content == "table" and relation.hidden and relation.stream == source:

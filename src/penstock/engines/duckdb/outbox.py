@@ -7,35 +7,94 @@ order within an epoch is fixed by the rows themselves, so that `_seq` is the sam
 from __future__ import annotations
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
+from penstock.engines.duckdb.prepared import carried
 from penstock.engines.duckdb.scope import EpochScope
+from penstock.engines.duckdb.state import table
 from penstock.plan import multiset
-from penstock.plan.blocks import GroupedBlock, Relation, column_list
+from penstock.plan.blocks import GroupedBlock, Relation, column_list, quote
 
 
-def changes_sql(scope: EpochScope, name: str, *, correction: bool) -> str | None:
-    """The epoch's change records of a relation, or None where it did not move."""
-    delta = scope.deltas.get(name)
-    if delta is None:
-        return None
+class Changes:
+    """The change records of one epoch, by relation."""
+
+    def __init__(self, scope: EpochScope) -> None:
+        self._scope = scope
+        self._rows: dict[str, pa.Table] = {}
+
+    def send(self, sink: str, name: str) -> pa.Table | None:
+        """Put the records of a relation into a sink's outbox; as the sink gets them, None where there are none."""
+        scope, outbox = self._scope, table("o_" + sink)
+        if name not in scope.deltas:
+            return None
+        if self._in_memory(name):
+            rows = self.read(name)
+            if rows:
+                scope.statements.give(f"_ps_out_{sink}", rows)
+                scope.statements.write(f"INSERT INTO {outbox} SELECT * FROM {quote('_ps_out_' + sink)}")
+            return rows or None
+        if not scope.statements.write(f"INSERT INTO {outbox} {changes_sql(scope, name)}"):
+            return None
+        return scope.statements.fetch(f"SELECT * FROM {outbox} WHERE _epoch = {scope.epoch} ORDER BY _seq")
+
+    def read(self, name: str) -> pa.Table | None:
+        """The records of a relation, None where it did not move."""
+        scope = self._scope
+        if name not in scope.deltas:
+            return None
+        if not self._in_memory(name):
+            return scope.statements.fetch(changes_sql(scope, name))
+        if name not in self._rows:
+            sql = scope.text(("records", name, scope.deltas[name].sql), lambda: self._records(name))
+            self._rows[name] = self._tagged(scope.statements.fetch(sql))
+        return self._rows[name]
+
+    def _in_memory(self, name: str) -> bool:
+        fields = self._scope.plan.node(name).relation.fields
+        return self._scope.statements.in_parts and carried(tuple(f.type for f in fields))
+
+    def _records(self, name: str) -> str:
+        """The same text in every epoch, with the types of the outbox."""
+        fields = self._scope.plan.node(name).relation.fields
+        columns = ", ".join(f"CAST({quote(f.name)} AS {f.type}) AS {quote(f.name)}" for f in fields)
+        return f"SELECT {columns}, _op, _seq FROM ({numbered_sql(self._scope, name)}) ORDER BY _seq"
+
+    def _tagged(self, records: pa.Table) -> pa.Table:
+        scope, count = self._scope, len(records)
+        columns = records.columns
+        # by numpy: for values of Python, pyarrow looks for libraries, in vain and each time
+        epochs = pa.chunked_array([pa.array(np.full(count, scope.epoch, dtype=np.int64))])
+        flags = pa.chunked_array([pa.array(np.full(count, scope.correction))])
+        names = [*records.column_names[:-1], "_epoch", "_seq", "_correction"]
+        return pa.Table.from_arrays([*columns[:-1], epochs, columns[-1], flags], names=names)
+
+
+def changes_sql(scope: EpochScope, name: str) -> str:
+    """The change records of a relation that moved, as the outbox has them."""
+    columns = column_list(scope.plan.node(name).relation.columns)
+    flag = f"{'TRUE' if scope.correction else 'FALSE'} AS _correction"
+    rows = numbered_sql(scope, name)
+    return f"SELECT {columns}, _op, {scope.epoch}::BIGINT AS _epoch, _seq, {flag} FROM ({rows}) ORDER BY _seq"
+
+
+def numbered_sql(scope: EpochScope, name: str) -> str:
+    """The change records of a relation that moved, with `_op` and `_seq`."""
+    delta = scope.deltas[name]
     node = scope.plan.node(name)
     relation = node.relation
-    extra = f"{scope.epoch}::BIGINT AS _epoch"
-    flag = f"{'TRUE' if correction else 'FALSE'} AS _correction"
     columns = column_list(relation.columns)
     if not delta.weighted:
         order = "_ps_p, _ps_o" if relation.hidden else columns
         order += f", {columns}" if relation.hidden and relation.several else ""
-        inner = f"SELECT *, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
-        return f"SELECT {columns}, '+I' AS _op, {extra}, _seq, {flag} FROM ({inner}) ORDER BY _seq"
+        return f"SELECT {columns}, '+I' AS _op, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
     net = (
         delta.sql
         if isinstance(node.block, GroupedBlock) and relation.key
         else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
     )
-    numbered = _keyed(relation, net) if relation.key else _repeated(relation, net)
-    return f"SELECT {columns}, _op, {extra}, _seq, {flag} FROM ({numbered}) ORDER BY _seq"
+    return _keyed(relation, net) if relation.key else _repeated(relation, net)
 
 
 def _keyed(relation: Relation, net: str) -> str:

@@ -5,18 +5,20 @@ A delta is a temporary table or a subquery; it has `_ps_w` unless its relation i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
 
 from penstock.connectors.base import Batch
-from penstock.engines.duckdb.connection import first_row
+from penstock.engines.duckdb.statements import Statements
 from penstock.formats.decode import Decoder
 from penstock.plan import multiset
-from penstock.plan.blocks import Field, Relation, quote
+from penstock.plan.blocks import Field, Relation
 from penstock.plan.plan import Plan
 from penstock.plan.storage import HIDDEN_FIELDS
+
+MOST_TEXTS = 1_000
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Delta:
 class EpochScope:
     """What the blocks of one epoch share.
 
+    statements: how they are run; what one block alone uses may go straight to their `connection`.
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
-    threads: of the database. started: joins whose delta is a table already. guarded: sources in which a record may be
-    malformed, parsed by the slower statement.
+    threads: of the database. started: joins whose delta has been begun, with its rows so far. guarded: sources in which
+    a record may be malformed, parsed by the slower statement. versions: something that changes with the content of a
+    reference.
     """
 
-    connection: duckdb.DuckDBPyConnection
+    statements: Statements
     plan: Plan
     epoch: int
     first: bool
@@ -49,17 +53,30 @@ class EpochScope:
     deltas: dict[str, Delta] = field(default_factory=dict)
     keyed: dict[str, Delta] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
-    started: set[str] = field(default_factory=set)
+    started: dict[str, int] = field(default_factory=dict)
     forced: set[str] = field(default_factory=set)
     guarded: frozenset[str] = frozenset()
     correction: bool = False
     columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    versions: dict[str, object] = field(default_factory=dict)
     records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
 
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        return self.statements.connection
+
     def temporary(self, name: str, sql: str) -> int:
-        """Create (or replace) a temporary table; the number of its rows."""
-        row = first_row(self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
-        return int(row[0]) if row else 0
+        """Make (or replace) a temporary relation; the number of its rows."""
+        return self.statements.store(name, sql)
+
+    def text(self, key: tuple[str, ...], make: Callable[[], str]) -> str:
+        """An SQL text that depends on its key alone; making it anew would take longer than a small statement."""
+        texts = self.statements.texts
+        if (found := texts.get(key)) is None:
+            if len(texts) >= MOST_TEXTS:
+                texts.clear()
+            found = texts[key] = make()
+        return found
 
     def watermark(self, streams: tuple[str, ...], *, after: bool) -> int | None:
         """The minimum over the streams; None where one has none yet."""
@@ -84,6 +101,6 @@ def stored_fields(relation: Relation) -> tuple[Field, ...]:
 def apply_multiset(scope: EpochScope, relation: Relation, delta: Delta, stored: str) -> None:
     """Move stored rows by a delta: first what comes, so that what comes and goes in one epoch can go."""
     fields = stored_fields(relation)
-    scope.connection.execute(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
+    scope.statements.write(multiset.insert_sql(stored, delta.sql, fields, delta.weighted))
     if delta.weighted:
-        scope.connection.execute(multiset.delete_sql(stored, delta.sql, fields))
+        scope.statements.write(multiset.delete_sql(stored, delta.sql, fields))

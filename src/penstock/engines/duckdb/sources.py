@@ -59,7 +59,7 @@ def run_source(
             _run_reference(scope, block, decoder, given, progress, outcome)
         return outcome
     scope.records[source.name] = (decoder, given.batches)
-    ingested = ingest(scope.connection, block, decoder, given, _judging(scope, source)) if rows else None
+    ingested = ingest(scope.statements, block, decoder, given, _judging(scope, source)) if rows else None
     if ingested is not None:
         if source.kind == "stream":
             _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
@@ -77,7 +77,7 @@ def run_source(
 
 def _judging(scope: EpochScope, source: SourceDecl) -> Judging:
     keys = {s.source.name: s.source.key for s in scope.plan.sources}
-    return Judging(source.name in scope.guarded, scope.columns.get(source.name), scope.threads, keys)
+    return Judging(source.name in scope.guarded, scope.columns.get(source.name), scope.threads, keys, scope.versions)
 
 
 def _take_offsets(given: SourceInput, progress: SourceProgress) -> None:
@@ -171,9 +171,9 @@ def _place(scope: EpochScope, source: SourceDecl, progress: SourceProgress, inge
         ingested.relation = f"(SELECT *, NULL::TIMESTAMP AS _ps_wm FROM {ingested.relation})"
         return
     name = f"_ps_w_{source.name}"
-    scope.connection.register("_ps_marks", _watermarks(scope, source, progress, ingested))
+    scope.statements.give("_ps_marks", _watermarks(scope, source, progress, ingested))
     scope.temporary(name, "SELECT * FROM _ps_marks")
-    scope.connection.unregister("_ps_marks")
+    scope.statements.take("_ps_marks")
     # A subquery, not a copy: whoever reads it reads the columns that it needs.
     ingested.relation = (
         f"(SELECT a.*, m.wm AS _ps_wm FROM {ingested.relation} AS a "
@@ -264,8 +264,8 @@ def _run_keyed(scope: EpochScope, block: SourceBlock, ingested: Ingested, outcom
     if source.version is None:
         _alert_wandering_keys(scope, block, moved, outcome)
     rows = scope.temporary(f"_ps_d_{source.name}", keyed.delta_sql(relation, quote(moved)))
-    scope.connection.execute(keyed.delete_sql(source, stored, quote(moved)))
-    scope.connection.execute(keyed.insert_sql(relation, stored, quote(moved)))
+    scope.statements.write(keyed.delete_sql(source, stored, quote(moved)))
+    scope.statements.write(keyed.insert_sql(relation, stored, quote(moved)))
     if rows:
         scope.deltas[source.name] = Delta(quote(f"_ps_d_{source.name}"), True, rows)
 
@@ -342,7 +342,7 @@ def _run_reference(
     rows = sum(b.rows for b in given.batches)
     problem = ""
     if rows:
-        ingested = ingest(scope.connection, block, decoder, given, _judging(scope, source))
+        ingested = ingest(scope.statements, block, decoder, given, _judging(scope, source))
         outcome.letters = ingested.letters
         if ingested.letters:
             problem = f"{len(ingested.letters)} of its {rows} rows break the contract"
@@ -359,6 +359,7 @@ def _run_reference(
     progress.version = given.version
     progress.counts.rows += rows
     progress.counts.accepted += rows
+    scope.versions[source.name] = version_of(progress)
     columns = column_list(relation.columns)
     stored, name = table(f"t_{source.name}"), f"_ps_d_{source.name}"
     new = (
@@ -374,6 +375,11 @@ def _run_reference(
     if moved:
         scope.deltas[source.name] = Delta(quote(name), True, moved)
         apply_multiset(scope, relation, scope.deltas[source.name], stored)
+
+
+def version_of(progress: SourceProgress) -> object:
+    """Something that changes with the content of a reference."""
+    return progress.version, progress.counts.accepted
 
 
 def _repeated_key(scope: EpochScope, source: SourceDecl) -> str:

@@ -11,6 +11,8 @@ import json
 import uuid
 
 import duckdb
+import numpy as np
+import pyarrow as pa
 
 from penstock.engines.base import Counts, PartitionProgress, Progress, SourceProgress
 from penstock.engines.duckdb.connection import first_row
@@ -244,6 +246,16 @@ def journal_entry(progress: Progress, ranges: dict[str, dict[int, tuple[int, int
         **extra,
     }
     return json.dumps(entry, separators=(",", ":"), sort_keys=True)
+
+
+def entry_row(epoch: int, entry: str) -> pa.Table:
+    """The journal's row. (By buffers: for values of Python, pyarrow looks for libraries, in vain and each time.)"""
+    text = entry.encode()
+    ends = pa.py_buffer(np.array([0, len(text)], dtype=np.int32))
+    return pa.Table.from_arrays(
+        [pa.array(np.array([epoch])), pa.StringArray.from_buffers(1, ends, pa.py_buffer(text))],
+        names=["epoch", "entry"],
+    )
 
 
 def load_progress(connection: duckdb.DuckDBPyConnection, plan: Plan, state_id: str) -> Progress:
