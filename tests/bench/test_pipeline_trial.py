@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.clicks import CONTRACTS, PER_CITY, penstock
 
 from penstock.bench.report import read_report
 
-PIPELINE = """
-from datetime import datetime
-import penstock as ps
-
-class Click(ps.Contract):
-    user_id: int = ps.Field(ge=0)
-    at: datetime
-
-class User(ps.Contract):
-    id: int
-    city: str | None = None
-
+PIPELINE = (
+    CONTRACTS
+    + """
 class Page(ps.Contract):
     path: str
     title: str
@@ -31,33 +22,21 @@ class View(ps.Contract):
     path: str = ps.Field(references="pages.path")
     at: datetime
 
-pipeline = ps.Pipeline("clicks")
-pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
 pipeline.stream("visits", View, event_time="at", watermark="5 seconds", state="unbounded")
-pipeline.table("users", User, key="id")
 pipeline.reference("pages", Page, key="path")
 pipeline.view(
     "per_second",
     "SELECT time_bucket(INTERVAL '1 second', at) AS second, count(*) AS n FROM clicks GROUP BY ALL",
 )
-pipeline.view(
-    "per_city",
-    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users ON users.id = user_id GROUP BY city",
-    state="unbounded",
-)
-pipeline.view("per_title", "SELECT title, count(*) AS n FROM visits JOIN pages USING (path) GROUP BY title")
 """
+    + PER_CITY
+    + """pipeline.view("per_title", "SELECT title, count(*) AS n FROM visits JOIN pages USING (path) GROUP BY title")
+"""
+)
 
 
 def bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "penstock", "bench", "p.py", "--report", "out", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    return penstock(folder, "bench", "p.py", "--report", "out", *options)
 
 
 @pytest.mark.slow
@@ -108,12 +87,6 @@ if "penstock.bench.pipeline.job" in getattr(sys.modules["__main__"], "__file__",
 def test_a_share_above_one_and_an_unknown_pipeline_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p.py").write_text(PIPELINE)
     assert bench(tmp_path, "--broken", "1.5").returncode == 2
-    unknown = subprocess.run(
-        [sys.executable, "-m", "penstock", "bench", "nothing.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    unknown = penstock(tmp_path, "bench", "nothing.py")
     assert unknown.returncode == 2
     assert "there is no such file" in unknown.stderr

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.clicks import CONTRACTS, PER_CITY, PER_MINUTE, verify, write_records
 
-PIPELINE = """
-from datetime import datetime
-import penstock as ps
-
-class Click(ps.Contract):
-    user: int = ps.Field(ge=0)
-    at: datetime
-
-class User(ps.Contract):
-    user: int
-    city: str | None = None
-
-pipeline = ps.Pipeline("clicks")
-pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
-pipeline.table("users", User, key="user")
-pipeline.view(
-    "per_minute",
-    "SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n, sum(user * 0.1::DOUBLE) AS s "
-    "FROM clicks GROUP BY ALL",
-    emit="final",
-)
-pipeline.view(
-    "per_city",
-    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users USING (user) GROUP BY city",
-    state="unbounded",
-)
-"""
+PIPELINE = CONTRACTS + PER_MINUTE + PER_CITY
+SOURCES = ("clicks", "users")
 
 # The pipeline's own module breaks the engine, in the job's process alone.
 BROKEN = {
@@ -66,43 +39,14 @@ if "penstock.runtime.runner" in sys.modules:
 
 
 def prepare(folder: Path, *, extra: str = "", rows: int = 400) -> None:
-    draw = random.Random(7)
     (folder / "p.py").write_text(PIPELINE + extra)
-    second = 0.0
-    clicks = []
-    for _ in range(rows):
-        second += draw.random() * 2
-        late = draw.choice((0, 0, 0, 8, 90)) if draw.random() < 0.3 else 0
-        at = max(second - late, 0)
-        stamp = f"2026-01-01T{int(at // 3600):02d}:{int(at // 60 % 60):02d}:{at % 60:09.6f}"
-        clicks.append(json.dumps({"user": draw.randrange(-1, 9), "at": stamp}))
-    users = [
-        json.dumps(
-            {"user": draw.randrange(9), "city": draw.choice(("Rome", "Oslo", None))}
-            | ({"_op": "-D"} if draw.random() < 0.2 else {})
-        )
-        for _ in range(rows // 8)
-    ]
-    (folder / "clicks.jsonl").write_text("\n".join(clicks) + ("\n" if rows else ""))
-    (folder / "users.jsonl").write_text("\n".join(users) + ("\n" if rows else ""))
-
-
-def verify(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    inputs = ("--input", "clicks=file:clicks.jsonl", "--input", "users=file:users.jsonl")
-    return subprocess.run(
-        [sys.executable, "-m", "penstock", "verify", "p.py", *inputs, "--seed", "3", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    write_records(folder, rows, rows // 8)
 
 
 @pytest.mark.slow
 def test_a_right_job_passes_through_cuts_and_kills(tmp_path: Path) -> None:
     prepare(tmp_path)
-    done = verify(tmp_path, "--runs", "3", "--kills", "3", "--output", "json")
+    done = verify(tmp_path, SOURCES, "--runs", "3", "--kills", "3", "--output", "json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["difference"] is None
@@ -119,7 +63,7 @@ def test_a_right_job_passes_through_cuts_and_kills(tmp_path: Path) -> None:
 
 def test_one_run_says_what_it_compared(tmp_path: Path) -> None:
     prepare(tmp_path, rows=60)
-    done = verify(tmp_path, "--runs", "1")
+    done = verify(tmp_path, SOURCES, "--runs", "1")
     assert done.returncode == 0, done.stderr
     assert "per_city: " in done.stdout
     assert "equal to the batch" in done.stdout
@@ -130,7 +74,7 @@ def test_one_run_says_what_it_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_job_is_found(tmp_path: Path, fault: str) -> None:
     prepare(tmp_path, extra=fault)
-    done = verify(tmp_path, "--runs", "1")
+    done = verify(tmp_path, SOURCES, "--runs", "1")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "PS-VERIFY-001" in done.stderr
     assert "expected: batch:" in done.stderr
@@ -140,7 +84,7 @@ def test_a_broken_job_is_found(tmp_path: Path, fault: str) -> None:
 
 def test_no_rows_are_no_success(tmp_path: Path) -> None:
     prepare(tmp_path, rows=0)
-    done = verify(tmp_path)
+    done = verify(tmp_path, SOURCES)
     assert done.returncode == 2
     assert "PS-VERIFY-002" in done.stderr
     assert "the sources are empty" in done.stderr
@@ -150,12 +94,12 @@ def test_no_rows_are_no_success(tmp_path: Path) -> None:
 def test_no_view_that_can_be_compared_is_no_success(tmp_path: Path) -> None:
     prepare(tmp_path, rows=10)
     (tmp_path / "p.py").write_text(
-        PIPELINE.split("pipeline.view(")[0]
-        .replace('watermark="5 seconds", ', "")
-        .replace('state="unbounded")', 'transient=True, state="unbounded")')
-        + 'pipeline.view("passed", "SELECT count(*) AS n FROM clicks JOIN users USING (user)")\n'
+        CONTRACTS.replace('watermark="5 seconds", ', "").replace(
+            'state="unbounded")', 'transient=True, state="unbounded")'
+        )
+        + 'pipeline.view("passed", "SELECT count(*) AS n FROM clicks JOIN users ON id = user_id")\n'
     )
-    done = verify(tmp_path)
+    done = verify(tmp_path, SOURCES)
     assert done.returncode == 2, done.stderr
     assert "PS-VERIFY-002" in done.stderr
     assert "what passes" in done.stderr

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from tests.clicks import CONTRACTS, PER_CITY, PER_MINUTE, penstock
 
 from penstock.connectors.file_sink import AppendSink
 from penstock.connectors.log import LogSource, LogTopic, LogWriter
@@ -28,33 +28,8 @@ from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, calm,
 from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
 from penstock.verify.simulation.world import World
 
-PIPELINE = """
-from datetime import datetime
-import penstock as ps
-
-class Click(ps.Contract):
-    user_id: int = ps.Field(ge=0)
-    page: str = ps.Field(pattern="^/[a-z]{1,3}$")
-    at: datetime
-
-class User(ps.Contract):
-    id: int
-    city: str | None = None
-
-pipeline = ps.Pipeline("clicks")
-pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
-pipeline.table("users", User, key="id")
-pipeline.view(
-    "per_minute",
-    "SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n FROM clicks GROUP BY ALL",
-    emit="final",
-)
-pipeline.view(
-    "per_city",
-    "SELECT city, count(*) AS n FROM clicks LEFT JOIN users ON users.id = user_id GROUP BY city",
-    state="unbounded",
-)
-"""
+PAGED = CONTRACTS.replace("    at: datetime", '    page: str = ps.Field(pattern="^/[a-z]{1,3}$")\n    at: datetime', 1)
+PIPELINE = PAGED + PER_MINUTE + PER_CITY
 
 
 @pytest.fixture(scope="module")
@@ -248,20 +223,13 @@ def test_a_step_alone_or_an_impossible_contract_is_nothing_to_test(tmp_path: Pat
         simulate(SimulatedSpec(str(file), {}).load(), seed=1, runs=1)
 
 
-def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "penstock", "test", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return penstock(folder, "test", *words)
 
 
 @pytest.mark.slow
 def test_the_command_exits_with_0_2_3_and_1_and_replays_a_seed(tmp_path: Path) -> None:
-    small = PIPELINE.partition('pipeline.view(\n    "per_city"')[0]
+    small = PAGED + PER_MINUTE
     (tmp_path / "p.py").write_text(small)
     done = run(tmp_path, "p.py", "--faults", "--seed", "3", "--runs", "2", "--output", "json")
     assert done.returncode == 0, done.stderr

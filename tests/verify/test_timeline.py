@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.clicks import verify, write_records
 
 PIPELINE = """
 from datetime import datetime, timedelta
@@ -81,6 +79,7 @@ pipeline.view(
 pipeline.step("notes", input="cities", key="city", time="at", state=int, output=Total, function=note)
 pipeline.view("per_what", "SELECT left(what, 5) AS w, count(*) AS n FROM sums GROUP BY 1", state="unbounded")
 """
+SOURCES = ("clicks", "passing", "users")
 VIEWS = {"answers", "answered", "frozen", "both", "even", "sums", "even_sums", "cities", "notes", "per_what"}
 IN_THE_JOB = """
 import sys
@@ -111,46 +110,16 @@ BROKEN = {
 }
 
 
-def prepare(folder: Path, *, extra: str = "", rows: int = 200) -> None:
-    draw = random.Random(7)
+def prepare(folder: Path, *, extra: str = "") -> None:
     (folder / "p.py").write_text(PIPELINE + extra)
-    clicks, second = [], 0.0
-    for _ in range(rows):
-        second += draw.random() * 2
-        late = draw.choice((0, 0, 0, 8, 90)) if draw.random() < 0.3 else 0
-        # Whole seconds, so that rows of one key come at one moment.
-        at = int(max(second - late, 0))
-        stamp = f"2026-01-01T{at // 3600:02d}:{at // 60 % 60:02d}:{at % 60:02d}"
-        clicks.append(json.dumps({"who": draw.randrange(-1, 6), "at": stamp}) + "\n")
-    users = [
-        json.dumps(
-            {"who": draw.randrange(6), "city": draw.choice(("Rome", "Oslo", None))}
-            | ({"_op": "-D"} if draw.random() < 0.2 else {})
-        )
-        + "\n"
-        for _ in range(rows)
-    ]
-    (folder / "clicks.jsonl").write_text("".join(clicks))
+    clicks = write_records(folder, 200, 200, names=("who", "who"), most=6, whole_seconds=True)
     (folder / "passing.jsonl").write_text("".join(clicks[::2]))
-    (folder / "users.jsonl").write_text("".join(users))
-
-
-def verify(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    inputs = [part for name in ("clicks", "passing", "users") for part in ("--input", f"{name}=file:{name}.jsonl")]
-    return subprocess.run(
-        [sys.executable, "-m", "penstock", "verify", "p.py", *inputs, "--seed", "3", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
 
 
 @pytest.mark.slow
 def test_all_that_the_epochs_decide_is_compared(tmp_path: Path) -> None:
     prepare(tmp_path)
-    done = verify(tmp_path, "--runs", "2", "--kills", "2", "--output", "json")
+    done = verify(tmp_path, SOURCES, "--runs", "2", "--kills", "2", "--output", "json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found["compared"]) == VIEWS
@@ -164,6 +133,6 @@ def test_all_that_the_epochs_decide_is_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("view", "fault"), BROKEN.items(), ids=BROKEN.keys())
 def test_a_broken_engine_is_found_there(tmp_path: Path, view: str, fault: str) -> None:
     prepare(tmp_path, extra=IN_THE_JOB + fault)
-    done = verify(tmp_path, "--runs", "2", "--kills", "0")
+    done = verify(tmp_path, SOURCES, "--runs", "2", "--kills", "0")
     assert done.returncode == 3, done.stdout + done.stderr
     assert f"{view}, " in done.stderr
