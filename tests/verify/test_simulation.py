@@ -24,7 +24,7 @@ from penstock.storage import failpoints, unsynced
 from penstock.verify.simulation.outputs import LEAST_RETENTION_BYTES, SEGMENT_BYTES, Follower, sink_url
 from penstock.verify.simulation.parts import Clock, Ticks
 from penstock.verify.simulation.run import Course
-from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, calm, draw_schedule
+from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, SinkKind, calm, draw_schedule
 from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
 from penstock.verify.simulation.world import World
 
@@ -95,6 +95,22 @@ def test_a_right_job_passes_and_a_seed_takes_the_same_course_twice(rig: Rig) -> 
     again = [rig.run(seed) for seed in range(0, 6, 3)]
     for first, second in zip(courses[::3], again, strict=True):
         assert (first.steps, first.hits, first.compared) == (second.steps, second.hits, second.compared)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "point", "passed"),
+    [("log", "log.torn", "log.cut"), ("retained", "log.drop", "log.drop"), ("retained", "log.roll", "log.drop")],
+)
+def test_logs_are_right_after_crashes_in_torn_frames_and_in_retention(
+    rig: Rig, kind: SinkKind, point: str, passed: str
+) -> None:
+    whole = calm(3, rig.scene, 0, dict.fromkeys(rig.scene.views, kind))
+    crashed = replace(whole.starts[0], upto=0.5, faults=(Crash(point, 1, "nothing"),))
+    course = rig.perform(replace(whole, starts=(crashed, *whole.starts)))
+    assert course.faults == [f"crash at {point}, hit 1"]
+    assert course.hits[passed] > 0
+    assert not course.failed
 
 
 def lose_the_outbox(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,8 +190,11 @@ class Rig:
 
     def run(self, seed: int) -> Course:
         """The schedule of a seed."""
-        schedule = draw_schedule(seed, self.scene)
-        return self._perform(schedule, f"schedule-{seed}")
+        return self.perform(draw_schedule(seed, self.scene))
+
+    def perform(self, schedule: Schedule) -> Course:
+        """A schedule, drawn or made by hand."""
+        return self._perform(schedule, f"schedule-{schedule.seed}")
 
     def rehearse(self) -> list[Course]:
         """Every case without faults, up to the first that fails."""
