@@ -3,6 +3,8 @@ VENV := .venv
 VENV15 := .venv-duckdb15
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Tests wait for processes and disks for a third of their time: three of them fill two cores.
+ABREAST := -n 3 --dist worksteal
 # A fresh seed each time, printed, beside the fixed ones of the default profile.
 FRESH_SEED := $(shell date +%s)
 export PYTHONHASHSEED ?= 0
@@ -39,20 +41,20 @@ types: setup
 	@$(BIN)/mypy
 
 check: lint types
-	@$(PYTEST) -q -n 2 -m "not slow and not soak" --hypothesis-profile=quick
+	@$(PYTEST) -q $(ABREAST) -m "not slow and not soak" --hypothesis-profile=quick
 
 # The whole suite comes last: its closing lines are the ones to read.
 test: lint types setup-duckdb15
 	@echo "DuckDB 1.5:"
-	@$(VENV15)/bin/python -m pytest -q -n 2 -m "not slow and not soak" --hypothesis-profile=quick $(BOTH_DUCKDB)
+	@$(VENV15)/bin/python -m pytest -q $(ABREAST) -m "not slow and not soak" --hypothesis-profile=quick $(BOTH_DUCKDB)
 	@echo "fresh seed: $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
 	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
 	@echo "DuckDB 2.0, everything:"
-	@$(PYTEST) -q -n 2 -m "not soak"
+	@$(PYTEST) -q $(ABREAST) -m "not soak"
 
 .PHONY: fresh
 fresh: setup
-	@$(PYTEST) -q -n 2 -m "not slow and not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED) \
+	@$(PYTEST) -q $(ABREAST) -m "not slow and not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED) \
 	    $(wildcard tests/engines tests/law tests/formats tests/connectors tests/contract tests/test_sqlfile.py)
 
 soak: setup
