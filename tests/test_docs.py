@@ -25,6 +25,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
     *(ROOT / f"docs/guides/{name}.md" for name in ("late-rows-and-dead-letters", "operations", "sessions")),
+    ROOT / "docs/guides/functions.md",
     ROOT / "docs/guides/steps-and-clocks.md",
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penstock.errors import StateError as StateError
     from penstock.errors import Unsupported as Unsupported
     from penstock.errors import VerificationError as VerificationError
+    from penstock.functions import function as function
     from penstock.pipeline import Pipeline as Pipeline
     from penstock.steps import Change as Change
     from penstock.steps import Step as Step
@@ -34,6 +35,7 @@ _HOMES = {
     "SqlType": "penstock.contract.model",
     "Change": "penstock.steps",
     "Step": "penstock.steps",
+    "function": "penstock.functions",
     "Timer": "penstock.steps",
     "Pipeline": "penstock.pipeline",
     "ConnectorError": "penstock.errors",
@@ -64,6 +66,7 @@ __all__ = [
     "Timer",
     "Unsupported",
     "VerificationError",
+    "function",
 ]
 
 

@@ -75,6 +75,20 @@ class StepDecl:
 
 
 @dataclass(frozen=True)
+class FunctionDecl:
+    """A Python function that views may call (semantics B2): DuckDB types, and what is called with Arrow arrays."""
+
+    name: str
+    arguments: tuple[str, ...]
+    returns: str
+    call: Callable[..., Any]
+    where: Where
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.call(*arguments)
+
+
+@dataclass(frozen=True)
 class SinkDecl:
     """Where a view's changes go; on_error: `stop`, or `dead` to keep rows that the sink refuses as dead letters."""
 
@@ -107,6 +121,7 @@ class Graph:
     parameters: tuple[ParameterDecl, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     where: Where = field(default_factory=Where)
+    functions: tuple[FunctionDecl, ...] = ()
 
     def source(self, name: str) -> SourceDecl | None:
         return next((s for s in self.sources if s.name == name), None)

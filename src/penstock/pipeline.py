@@ -22,6 +22,7 @@ from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error, Where
 from penstock.graph import Bound as Bound
 from penstock.graph import Emit as Emit
+from penstock.graph import FunctionDecl as FunctionDecl
 from penstock.graph import Graph as Graph
 from penstock.graph import Kind as Kind
 from penstock.graph import ParameterDecl as ParameterDecl
@@ -80,6 +81,7 @@ class Pipeline:
         self._steps: list[StepDecl] = []
         self._sinks: list[SinkDecl] = []
         self._parameters: list[ParameterDecl] = []
+        self._functions: list[FunctionDecl] = []
         self._errors: list[Error] = []
         self._values: dict[str, str] = {}
         if not NAME.match(name):
@@ -279,6 +281,15 @@ class Pipeline:
         if self._new_name(name, place):
             self._steps.append(StepDecl(name, input, _names(key), state, schema, function, place, time))
 
+    def function(self, declared: FunctionDecl, *, where: Where | None = None) -> None:
+        """Let views call a function that `ps.function` made."""
+        place = where or _caller()
+        if not isinstance(declared, FunctionDecl):
+            got = getattr(declared, "__name__", repr(declared))
+            self._wrong("PS-DECL-005", "this is no function of a view", place, "a function with @ps.function", got)
+        elif self._new_name(declared.name, place):
+            self._functions.append(declared)
+
     def sink(
         self, name: str, *, view: str, on_error: Literal["stop", "dead"] = "stop", where: Where | None = None
     ) -> None:
@@ -346,6 +357,7 @@ class Pipeline:
             tuple(self._parameters),
             resolved,
             self.where,
+            tuple(self._functions),
         )
 
     def open(
@@ -431,8 +443,9 @@ class Pipeline:
         if not NAME.match(name) or name.lower().startswith("ps_"):
             self._wrong("PS-DECL-001", "a name is invalid", where, "a letter, then letters, digits, _", name)
             return False
-        taken: Sequence[SourceDecl | ViewDecl | StepDecl | SinkDecl | ParameterDecl]
-        taken = self._sinks if sink else [*self._sources, *self._views, *self._steps, *self._parameters]
+        taken: Sequence[SourceDecl | ViewDecl | StepDecl | SinkDecl | ParameterDecl | FunctionDecl]
+        others = (self._sources, self._views, self._steps, self._parameters, self._functions)
+        taken = self._sinks if sink else [declared for kind in others for declared in kind]
         for other in taken:
             if other.name.lower() == name.lower():
                 self._wrong(

@@ -9,16 +9,17 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from penstock.contract.schema import Schema
 from penstock.errors import DeclarationError, Where
-from penstock.pipeline import Pipeline
+from penstock.functions import function
+from penstock.pipeline import FunctionDecl, Pipeline
 from penstock.sqlfile.columns import Body, duration, read_body
 from penstock.sqlfile.words import Cursor, Kind, Mistake, Script
 
-_STATEMENTS = "CREATE STREAM, TABLE, REFERENCE, VIEW, SINK, CLOCK, STEP or PARAMETER"
+_STATEMENTS = "CREATE STREAM, TABLE, REFERENCE, VIEW, SINK, CLOCK, STEP, FUNCTION or PARAMETER"
 _CONTRACT_OPTIONS = {"extra": ("ignore", "dead"), "owner": (), "contract_version": ()}
 _BOUND = ("bounded", "unbounded")
 _FLAG = ("true", "false")
@@ -118,6 +119,7 @@ class _Reader:
             "SINK": self._sink,
             "CLOCK": self._clock,
             "STEP": self._step,
+            "FUNCTION": self._function,
             "PARAMETER": self._parameter,
         }
         for keyword, reader in readers.items():
@@ -276,6 +278,16 @@ class _Reader:
             where=where,
         )
 
+    def _function(self, cursor: Cursor, where: Where) -> None:
+        name = cursor.name("the name of the function")
+        cursor.expect("AS", hint=f"CREATE FUNCTION {name} AS 'module:function'")
+        offset = cursor.offset
+        option = _Option(cursor.string("'module:function', a Python function"), offset)
+        self._end(cursor)
+        found = _imported(option)
+        declared = replace(found, name=name) if isinstance(found, FunctionDecl) else function(name=name)(found)
+        self._pipeline.function(declared, where=where)
+
     def _options(self, cursor: Cursor, allowed: _Choices) -> dict[str, _Option]:
         """`WITH (name = value, ...)`; a wrong option is reported and left out."""
         options: dict[str, _Option] = {}
@@ -335,6 +347,6 @@ def _imported(option: _Option) -> Any:
             value = getattr(value, part)
     except (ImportError, AttributeError) as problem:
         raise Mistake(
-            "a part of the step cannot be found", option.offset, "module:attribute", str(problem), code="PS-DECL-003"
+            "a Python name cannot be found", option.offset, "module:attribute", str(problem), code="PS-DECL-003"
         ) from None
     return value

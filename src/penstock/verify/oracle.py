@@ -21,6 +21,7 @@ from penstock.contract.schema import RowCheck
 from penstock.errors import RunError, StateError
 from penstock.formats.decode import RecordDecoder
 from penstock.formats.judge_sql import Judgement
+from penstock.functions import register
 from penstock.graph import Graph, SourceDecl
 from penstock.load import load_pipeline
 from penstock.url import Url
@@ -40,6 +41,7 @@ def run_oracle(spec: OracleSpec) -> None:
     journal = read_journal(Path(spec.journal))
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    register(connection, graph.functions)
     connection.execute(f"ATTACH '{spec.answer}' AS {ANSWER}")
     _make_ledgers(connection)
     told = {s.name: s for s in spec.sources}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from queue import Empty, Full, Queue
@@ -10,6 +11,9 @@ from queue import Empty, Full, Queue
 import duckdb
 
 from penstock.engines.duckdb.connection import connect
+from penstock.errors import DeclarationError
+from penstock.functions import register
+from penstock.graph import FunctionDecl
 from penstock.plan.binder import BindProblem
 from penstock.plan.blocks import Field, quote
 
@@ -23,12 +27,14 @@ class DuckBinder:
     Opening a database takes longer (20 ms) than planning many a pipeline, so an emptied one is kept for the next one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, functions: Sequence[FunctionDecl] = ()) -> None:
         try:
             self._connection = _spare.get_nowait()
         except Empty:
             self._connection = connect(None, threads=1)
         self._tables: set[str] = set()
+        self._functions = tuple(f for f in functions if f.name.lower() not in _catalogue().names)
+        register(self._connection, self._functions)
 
     def add(self, name: str, fields: tuple[Field, ...]) -> None:
         self._tables.add(name)
@@ -51,6 +57,8 @@ class DuckBinder:
     def close(self) -> None:
         for name in self._tables:
             self.remove(name)
+        for declared in self._functions:
+            self._connection.remove_function(declared.name)
         try:
             _spare.put_nowait(self._connection)
         except Full:
@@ -67,6 +75,7 @@ class DuckBinder:
 class _Functions:
     aggregates: frozenset[str]
     volatile: frozenset[str]
+    names: frozenset[str]
 
 
 @cache
@@ -83,6 +92,7 @@ def _catalogue() -> _Functions:
     return _Functions(
         frozenset(name for name, aggregate, _ in rows if aggregate),
         frozenset(name for name, _, volatile in rows if volatile),
+        frozenset(name for name, _, _ in rows),
     )
 
 
@@ -101,3 +111,21 @@ def _problem(text: str, sql: str) -> BindProblem:
     if line == 1:
         column -= len("DESCRIBE ")
     return BindProblem(message, line, max(column, 1))
+
+
+def refuse_taken(functions: Sequence[FunctionDecl]) -> None:
+    """A function of the pipeline may not be called what a function of DuckDB is called.
+
+    Raises:
+        DeclarationError: PS-DECL-002.
+    """
+    for declared in functions:
+        if declared.name.lower() in _catalogue().names:
+            raise DeclarationError(
+                "PS-DECL-002",
+                f"function {declared.name} is one of DuckDB's",
+                where=declared.where,
+                expected="a name of its own",
+                got=declared.name,
+                hint=f'@ps.function(name="my_{declared.name}")',
+            )

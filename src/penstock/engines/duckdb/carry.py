@@ -22,6 +22,7 @@ from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.state import table
 from penstock.errors import StateError
+from penstock.functions import register
 from penstock.plan import flat
 from penstock.plan.blocks import HIDDEN, FlatBlock, Late, Node, column_list, literal, quote
 from penstock.plan.late import late_condition
@@ -83,6 +84,7 @@ def build(plan: Plan, handed: Handed, new: Path) -> Carried:
         StateError: PS-STATE-005 when it cannot be written.
     """
     with connect(new) as connection:
+        register(connection, plan.graph.functions)
         try:
             connection.execute("BEGIN")
             state.create(connection, plan)

@@ -25,6 +25,7 @@ from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
 from penstock.errors import RunError, StateError
 from penstock.formats.types_sql import literal
+from penstock.functions import failure, register
 from penstock.plan import flat, multiset, union
 from penstock.plan.blocks import (
     FlatBlock,
@@ -119,6 +120,7 @@ def apply(database: Path, plan: Plan, found: Found, side: Path | None = None) ->
     with connect(database, beside=side) as connection:
         if side is not None:
             connection.execute(f"ATTACH {literal(str(side))} AS {_SIDE} (READ_ONLY)")
+        register(connection, plan.graph.functions)
         connection.execute("BEGIN")
         try:
             _Applying(connection, plan, found, side is not None).run()
@@ -316,7 +318,7 @@ class _Applying:
         except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as problem:
             view = self.plan.owner(node.name)
             declared = self.plan.graph.view(view)
-            raise RunError(
+            raise failure(problem, self.plan.graph) or RunError(
                 "PS-RUN-003",
                 f"view {view} cannot be built from the rows that are there; the state is as it was",
                 where=declared.where if declared else None,

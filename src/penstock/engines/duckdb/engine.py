@@ -13,7 +13,7 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import carry, letters, state
-from penstock.engines.duckdb.binder import DuckBinder
+from penstock.engines.duckdb.binder import DuckBinder, refuse_taken
 from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.ingest import Letter
@@ -24,6 +24,7 @@ from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.times import from_us
 from penstock.errors import DataError, RunError, StateError
 from penstock.formats.decode import Decoder, decoder_for
+from penstock.functions import failure, register
 from penstock.pipeline import Graph
 from penstock.plan.blocks import (
     SourceBlock,
@@ -43,7 +44,8 @@ JOURNAL_ROWS = 200_000
 
 def compile_for_duckdb(graph: Graph, *, in_memory: bool) -> Plan:
     """The plan that the embedded engine runs."""
-    binder = DuckBinder()
+    refuse_taken(graph.functions)
+    binder = DuckBinder(graph.functions)
     try:
         return compile_plan(graph, binder, in_memory=in_memory)
     finally:
@@ -75,6 +77,7 @@ class DuckState:
         self._small_epoch = small_epoch
         self._folder = folder
         self._connection = connect(folder / DATABASE if folder else None, threads=threads, memory_limit=memory_limit)
+        register(self._connection, plan.graph.functions)
         self.decoders = {s.source.name: _decoder(s, (formats or {}).get(s.source.name, "json")) for s in plan.sources}
         try:
             self._open()
@@ -148,7 +151,7 @@ class DuckState:
                 retryable=True,
             ) from problem
         except duckdb.Error as problem:
-            raise RunError(
+            raise failure(problem, self.plan.graph) or RunError(
                 "PS-RUN-003",
                 f"epoch {epoch.epoch} failed and was rolled back",
                 got=str(problem).split("\n")[0],

@@ -25,6 +25,7 @@ from penstock.engines.duckdb.state import entry_row, journal_entry, table
 from penstock.engines.duckdb.statements import Statements
 from penstock.errors import RunError
 from penstock.formats.decode import Decoder
+from penstock.functions import failure
 from penstock.observe.timing import part
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
@@ -244,7 +245,7 @@ class _Run:
         except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as problem:
             view = self.plan.owner(node.name)
             declared = self.plan.graph.view(view)
-            raise RunError(
+            raise failure(problem, self.plan.graph) or RunError(
                 "PS-RUN-003",
                 f"view {view} failed on a row of epoch {self.given.epoch}, which was rolled back",
                 where=declared.where if declared else None,
