@@ -18,7 +18,17 @@ MAX_LINES = 500
 # Longer than the rule, each to be split; a new name here needs a reason in the review.
 LONG: set[str] = set()
 HEAVY = {
-    "duckdb": ("engines/duckdb/", "formats/", "contract/", "verify/", "bench/", "apps/", "runtime/", "connectors/"),
+    "duckdb": (
+        "engines/duckdb/",
+        "functions.py",
+        "formats/",
+        "contract/",
+        "verify/",
+        "bench/",
+        "apps/",
+        "runtime/",
+        "connectors/",
+    ),
     "click": ("cli/",),
     "rich": ("cli/", "bench/"),
     "prometheus_client": ("observe/metrics.py",),
