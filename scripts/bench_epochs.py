@@ -59,12 +59,12 @@ class Case:
     def run(self, epoch: int) -> None:
         given = EpochInput(epoch, {"sales": SourceInput((records(epoch, self.rows),), {})}, replay_to=0)
         began, began_cpu = time.perf_counter(), time.process_time()
-        self.state.run(given)
+        result = self.state.run(given)
         if epoch >= WARM_UP:
             self.walls_s.append(time.perf_counter() - began)
             self.cpu_s += time.process_time() - began_cpu
-        for sink in self.state.plan.graph.sinks:
-            self.state.delivered(sink.name, epoch)
+        for sink in result.changes:
+            self.state.delivered(sink, epoch)
 
     def line(self) -> str:
         p50, p99 = np.percentile(self.walls_s, (50, 99)) * 1e3
