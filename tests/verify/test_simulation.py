@@ -20,9 +20,10 @@ from penstock.engines.duckdb import outbox
 from penstock.engines.duckdb.engine import DuckState
 from penstock.engines.duckdb.scope import EpochScope
 from penstock.errors import VerificationError
+from penstock.runtime.delivery import Delivery
 from penstock.storage import failpoints, unsynced
 from penstock.verify.simulation.outputs import LEAST_RETENTION_BYTES, SEGMENT_BYTES, Follower, sink_url
-from penstock.verify.simulation.parts import Clock, Ticks
+from penstock.verify.simulation.parts import Clock, OrderedDelivery, Ticks
 from penstock.verify.simulation.run import Course
 from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, SinkKind, calm, draw_schedule
 from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
@@ -71,6 +72,23 @@ def test_schedules_follow_from_their_seed_alone() -> None:
         assert {f.point for start in schedule.starts for f in start.faults if isinstance(f, Crash)} <= known
         assert schedule.starts[-1].upto == 1.0
     assert calm(1, scene, 0, {}).starts[0].faults == ()
+
+
+def test_an_ordered_delivery_has_all_that_the_loop_asks_a_delivery_for() -> None:
+    asked = {name for name in dir(Delivery) if not name.startswith("_")} - {"close"}
+    assert asked <= set(dir(OrderedDelivery)), asked - set(dir(OrderedDelivery))
+
+
+def test_one_schedule_with_a_crash_comes_to_its_end(subject: SimulatedSpec) -> None:
+    views = ("per_minute", "per_city")
+    scene = Scene(1, views, ("clicks", "users"), {}, 150)
+    whole = calm(3, scene, 0, dict.fromkeys(views, "file"))
+    crashed = replace(whole.starts[0], upto=0.5, faults=(Crash("mark.before", 2, "nothing"),))
+    with Rig(subject.load(), scene) as rig:
+        course = rig.perform(replace(whole, starts=(crashed, *whole.starts)))
+    assert course.faults == ["crash at mark.before, hit 2"]
+    assert not course.failed
+    assert set(course.compared) == set(views)
 
 
 @pytest.mark.slow

@@ -217,8 +217,15 @@ class OrderedDelivery:
         return self._delivery.failure
 
     @property
+    def busy_s(self) -> float:
+        return self._delivery.busy_s
+
+    @property
     def waiting(self) -> int:
         return len(self._queue)
+
+    def forgettable(self) -> int | None:
+        return self._delivery.forgettable()
 
     def put(self, epoch: int, changes: pa.Table) -> None:
         self._queue.append((epoch, changes))
