@@ -129,6 +129,28 @@ SUBQUERIES = (
     _one("exists_alone", "SELECT k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE x = 1)"),
     _one("not_exists_alone", "SELECT k FROM t WHERE NOT EXISTS (SELECT 1 FROM m WHERE x = 1)"),
     _one("exists_self", "SELECT a.k, a.x FROM m a WHERE EXISTS (SELECT 1 FROM m b WHERE b.k = a.k AND b.x > a.x)"),
+    _one("exists_several", "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM m WHERE m.k <= t.k)"),
+    _one(
+        "exists_other_type",
+        "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM (SELECT '0' || k AS y FROM m UNION ALL SELECT "
+        "k::VARCHAR FROM m) AS q WHERE q.y = t.k)",
+    ),
+    _one(
+        "scalar_other_type",
+        "SELECT t.k, (SELECT count(*) FROM (SELECT '0' || k AS y FROM m UNION ALL SELECT k::VARCHAR FROM "
+        "m) AS q WHERE q.y = t.k) AS n FROM t",
+    ),
+    _one(
+        "left_other_type",
+        "SELECT t.k, q.n FROM t LEFT JOIN (SELECT '0' || k AS y, count(*) AS n FROM m GROUP BY ALL UNION "
+        "ALL SELECT k::VARCHAR, 7 FROM m GROUP BY k) AS q ON q.y = t.k",
+    ),
+    _one("scalar_null_outside", "SELECT t.k, (SELECT count(*) FROM m WHERE m.k > t.n OR t.n IS NULL) AS n FROM t"),
+    _one(
+        "same_names_domain",
+        "SELECT m.k, (SELECT count(*) FROM t WHERE t.k > m.k OR t.n IN (SELECT m.x FROM m WHERE m.k = "
+        "t.k)) AS c FROM m",
+    ),
     _one("exists_join", "SELECT t.k FROM t WHERE EXISTS (SELECT 1 FROM m JOIN r ON m.k = r.k WHERE m.x = t.n)"),
     _one("exists_outside", "SELECT t.k, t.n FROM t WHERE EXISTS (SELECT 1 FROM m WHERE t.n > 0 AND m.k = t.k)"),
     _one(

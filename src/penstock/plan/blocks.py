@@ -72,7 +72,7 @@ class Relation:
     event: the SQL (over this relation's columns, unqualified) that is the event time of `stream`, None where there is
     none. streams: the event-time streams in the lineage (their watermarks close the relation's windows). closings:
     event times of rows that come when windows close (they follow from the blocks: no fingerprint needs them). hops:
-    the hopping windows that its rows were expanded by. several: rows may share a position.
+    the hopping windows that its rows were expanded by. several: rows may share a position. single: one row at most.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Relation:
     closings: tuple[Closing, ...] = field(default=(), repr=False)
     hops: tuple[Hop, ...] = field(default=(), repr=False)
     several: bool = field(default=False, repr=False)
+    single: bool = field(default=False, repr=False)
 
     @property
     def columns(self) -> tuple[str, ...]:

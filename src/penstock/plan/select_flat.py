@@ -129,11 +129,43 @@ def _flat_key(
     inputs: tuple[Input, ...],
     relations: Mapping[str, Relation],
 ) -> tuple[str, ...]:
-    """A lone input's key, where all of it is projected (semantics V5)."""
-    if len(inputs) != 1:
+    """The key of the one input whose rows come once each, where all of it is projected (semantics V5)."""
+    repeating = [i for i in inputs if not _meets_one(i, inputs, relations)]
+    if len(repeating) != 1 or repeating[0].join != "from":
         return ()
-    relation = relations[inputs[0].relation.lower()]
-    names = {p.name.lower(): f.name for f, p in zip(fields, projections, strict=True) if isinstance(p, exp.Column)}
+    relation, alias = relations[repeating[0].relation.lower()], repeating[0].alias.lower()
+    names = {
+        p.name.lower(): f.name
+        for f, p in zip(fields, projections, strict=True)
+        if isinstance(p, exp.Column) and p.table.lower() == alias
+    }
     if not relation.key or any(k.lower() not in names for k in relation.key):
         return ()
     return tuple(names[k.lower()] for k in relation.key)
+
+
+def _meets_one(source: Input, inputs: tuple[Input, ...], relations: Mapping[str, Relation]) -> bool:
+    """Whether a row of the join to its left stays one row: it asks only, or finds one row at most.
+
+    A key column is fixed by a column of its own type: '1' and '01' both equal 1.
+    """
+    relation = relations[source.relation.lower()]
+    if source.join in ("semi", "anti"):
+        return True
+    if source.join == "from" or source.on is None:
+        return False
+    if relation.single:
+        return True
+    types = {(i.alias.lower(), f.name.lower()): f.type for i in inputs for f in relations[i.relation.lower()].fields}
+    condition: exp.Expr = exp.maybe_parse(source.on, dialect=DIALECT).unnest()
+    fixed = set()
+    for part in condition.flatten() if isinstance(condition, exp.And) else [condition]:
+        sides = (part.this, part.expression) if isinstance(part, exp.EQ | exp.NullSafeEQ) else ()
+        if not sides or not all(isinstance(side, exp.Column) for side in sides):
+            continue
+        left, right = ((side.text("table").lower(), side.name.lower()) for side in sides)
+        for mine, other in ((left, right), (right, left)):
+            own = mine[0] == source.alias.lower() and other[0] != source.alias.lower()
+            if own and other in types and types.get(mine) == types[other]:
+                fixed.add(mine[1])
+    return bool(relation.key) and {k.lower() for k in relation.key} <= fixed

@@ -109,6 +109,7 @@ def grouped_blocks(
         streams=flat.relation.streams,
         transient=flat.relation.transient,
         closings=output_closings(fields, rewritten, closings),
+        single=not keys,
     )
     grouped = GroupedBlock(
         relation,

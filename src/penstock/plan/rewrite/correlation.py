@@ -15,12 +15,14 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from penstock.plan.binder import BindProblem
 from penstock.plan.blocks import Field
 from penstock.plan.clauses import Opaque
 from penstock.plan.made import Made
 from penstock.plan.parse import DIALECT
 from penstock.plan.rewrite.made_of import column, conjunction, derived, named, set_where, where_of
 from penstock.plan.rewrite.scopes import aliases_of, free_columns, fresh, places_of
+from penstock.plan.select_grouped import INTEGERS
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ def decorrelate(made: Made, around: exp.Select, query: exp.Select, allowed: froz
     free = {id(c) for c in free_columns(query)}
     if not free:
         return Correlated(query, (), ())
-    return _by_equalities(made, query, free, allowed) or _by_domain(made, around, query)
+    return _by_equalities(made, around, query, free, allowed) or _by_domain(made, around, query)
 
 
-def _by_equalities(made: Made, query: exp.Select, free: set[int], allowed: frozenset[int]) -> Correlated | None:
+def _by_equalities(
+    made: Made, around: exp.Select, query: exp.Select, free: set[int], allowed: frozenset[int]
+) -> Correlated | None:
     local: list[exp.Expr] = []
     outside: list[exp.Expr] = []
     keys: list[Key] = []
@@ -83,7 +87,7 @@ def _by_equalities(made: Made, query: exp.Select, free: set[int], allowed: froze
             outside.append(part)
             continue
         key = _equality(part, free)
-        if key is None:
+        if key is None or not told_apart_alike(made, query, key.inner, around, key.outer):
             return None
         keys.append(key)
     if free - placed:
@@ -108,10 +112,10 @@ def _without_window(made: Made, query: exp.Select, key: Key) -> Key:
     """A key is a value: grouped by it, no row is late for it (semantics T1)."""
     if key.inner.find(exp.DateBin, exp.DateTrunc, exp.TimestampTrunc) is None:
         return key
-    asked = exp.Select(expressions=[key.inner.copy()], from_=query.args["from_"].copy())
-    asked.set("joins", [j.copy() for j in query.args.get("joins") or []])
-    (field,) = made.binder.describe(asked.sql(DIALECT))
-    return Key(exp.cast(key.inner.copy(), field.type, dialect=DIALECT), key.outer, key.null_safe)
+    type_ = _type_of(made, query, key.inner)
+    if type_ is None:
+        raise Opaque("a correlation whose type is not known")
+    return Key(exp.cast(key.inner.copy(), type_, dialect=DIALECT), key.outer, key.null_safe)
 
 
 def _by_domain(made: Made, around: exp.Select, query: exp.Select) -> Correlated:
@@ -146,6 +150,26 @@ def _by_domain(made: Made, around: exp.Select, query: exp.Select) -> Correlated:
     query.set("from_", exp.From(this=derived(domain, alias)))
     keys = tuple(Key(column(alias, names[c.sql()]), c, null_safe=not never_null(made, around, c)) for c in outer)
     return Correlated(query, keys, ())
+
+
+def told_apart_alike(made: Made, one: exp.Select, left: exp.Expr, other: exp.Select, right: exp.Expr) -> bool:
+    """Whether values of `left` that are two to a group are never both equal to a value of `right`.
+
+    Of different types they may be: '1' and '01' both equal 1.
+    """
+    types = [_type_of(made, one, left), _type_of(made, other, right)]
+    return None not in types and (types[0] == types[1] or all(t in INTEGERS for t in types))
+
+
+def _type_of(made: Made, select: exp.Select, value: exp.Expr) -> str | None:
+    asked = exp.Select(expressions=[value.copy()])
+    if select.args.get("from_") is not None:
+        asked.set("from_", select.args["from_"].copy())
+    asked.set("joins", [j.copy() for j in select.args.get("joins") or []])
+    try:
+        return made.binder.describe(asked.sql(DIALECT))[0].type
+    except BindProblem:
+        return None
 
 
 def never_null(made: Made, select: exp.Select, value: exp.Expr) -> bool:

@@ -22,7 +22,7 @@ from sqlglot import exp
 
 from penstock.plan.clauses import Opaque, is_plain
 from penstock.plan.parse import DIALECT
-from penstock.plan.rewrite.correlation import never_null
+from penstock.plan.rewrite.correlation import never_null, told_apart_alike
 from penstock.plan.rewrite.made_of import add_join, column, conjunction, derived, named, set_where, where_of
 from penstock.plan.rewrite.scopes import free_columns, fresh
 from penstock.plan.rewrite.values import Around, body, own_subqueries, value_of, wrapped
@@ -183,9 +183,13 @@ def _join(around: Around, sides: _Sides, pieces: _Pieces, alias: str, on: Sequen
         query.set(part, None)
     query.set("distinct", exp.Distinct())
     query.set("expressions", named(pieces.columns or [exp.true()]))
-    fixed = {e.expression.sql() for e in on if isinstance(e, exp.EQ) and isinstance(e.expression, exp.Column)}
-    one = all(column(alias, f"c{n}").sql() in fixed for n in range(len(pieces.columns)))
-    add_join(around.select, derived(query, alias), conjunction(on), kind="" if one and kind == "SEMI" else kind)
+    outer = {e.expression.sql(): e.this for e in on if isinstance(e, exp.EQ) and isinstance(e.expression, exp.Column)}
+    fixed = [outer.get(column(alias, f"c{n}").sql()) for n in range(len(pieces.columns))]
+    one = kind == "SEMI" and all(
+        value is not None and told_apart_alike(around.made, sides.query, piece, around.select, value)
+        for value, piece in zip(fixed, pieces.columns, strict=True)
+    )
+    add_join(around.select, derived(query, alias), conjunction(on), kind="" if one else kind)
 
 
 def _both_known(around: Around, query: exp.Select, left: exp.Expr, output: exp.Expr) -> bool:

@@ -23,7 +23,7 @@ from sqlglot import exp
 from penstock.plan.clauses import Opaque, aggregates_in, is_grouped, is_plain
 from penstock.plan.made import Made
 from penstock.plan.parse import DIALECT
-from penstock.plan.rewrite.correlation import Correlated, Key, decorrelate
+from penstock.plan.rewrite.correlation import Correlated, Key, decorrelate, told_apart_alike
 from penstock.plan.rewrite.made_of import add_join, column, derived, named, where_of
 from penstock.plan.rewrite.scopes import free_columns, fresh
 
@@ -334,6 +334,8 @@ def _member(around: Around, value: exp.Expr, query: exp.Query) -> exp.Expr:
     if _is_total(around, query) and not query.args.get("having"):
         return exp.Paren(this=exp.EQ(this=value, expression=scalar(around, query)))
     rows, found = _rows(around, query, (query.expressions[0].unalias(),))
+    if not told_apart_alike(around.made, rows, rows.expressions[-1].unalias(), around.before, value):
+        raise Opaque("IN as a value between two types")
     met = rows.copy()
     met.set("distinct", exp.Distinct())
     met.set("expressions", [*named([e.unalias() for e in rows.expressions]), exp.alias_(exp.true(), "m", quoted=True)])
