@@ -142,8 +142,8 @@ SUBQUERIES = (
     ),
     _one(
         "left_other_type",
-        "SELECT t.k, q.n FROM t LEFT JOIN (SELECT '0' || k AS y, count(*) AS n FROM m GROUP BY ALL UNION "
-        "ALL SELECT k::VARCHAR, 7 FROM m GROUP BY k) AS q ON q.y = t.k",
+        "SELECT t.k, q.n FROM t LEFT JOIN (SELECT CASE WHEN x = 1 THEN '0' ELSE '' END || k AS y, count(*) AS n "
+        "FROM m GROUP BY 1) AS q ON q.y = t.k",
     ),
     _one("scalar_null_outside", "SELECT t.k, (SELECT count(*) FROM m WHERE m.k > t.n OR t.n IS NULL) AS n FROM t"),
     _one(
