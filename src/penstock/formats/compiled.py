@@ -15,17 +15,18 @@ import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from penstock.connectors.base import RawBatch
-from penstock.contract.schema import Column
+from penstock.contract.schema import Column, ForeignKey
 from penstock.contract.types import IntegerType, parse_type
+from penstock.formats.held_keys import HeldKeys, References, hold_keys
 from penstock.formats.judge_sql import Judgement
-from penstock.formats.provable import LIMITS, kind_of, proven_rules, text_rule
+from penstock.formats.provable import LIMITS, is_token, kind_of, proven_rules, text_rule
 
 # A process loads the kernel when it has judged so many records, or for so long; earlier SQL is done sooner.
 WORTHWHILE_ROWS = 20_000
@@ -104,10 +105,13 @@ loader = Loader()
 @dataclass(frozen=True)
 class Split:
     """What the kernel made of batches. proven: rows in columns (`_ps_p`, `_ps_o`, `_ps_t` and the contract's, tokens as
-    JSON text); doubtful: the other records, as they came."""
+    JSON text); doubtful: the other records, as they came. keyed: the references hold the foreign keys of the proven.
+    typed: none of their columns is a token."""
 
     proven: pa.Table
     doubtful: tuple[RawBatch, ...]
+    keyed: bool = False
+    typed: bool = False
 
 
 class CompiledJudge:
@@ -115,8 +119,13 @@ class CompiledJudge:
 
     def __init__(self, judgement: Judgement) -> None:
         self.columns = judgement.schema.columns
+        self._foreign = judgement.schema.foreign_keys
         self._specs: dict[tuple[str, ...], _Spec] = {}
+        self._held: Held | None = None
         self._required = {c.name for c in self.columns if not c.nullable or c.default or c.name in judgement.key}
+        plain = {c.name for c in self.columns if c.name in self._required and kind_of(c) in ("text", "integer")}
+        self._typed = not any(is_token(column) for column in self.columns)
+        self._plain_keys = all(set(key.columns) <= plain for key in self._foreign)
 
     @staticmethod
     def fits(judgement: Judgement) -> bool:
@@ -125,15 +134,33 @@ class CompiledJudge:
         plain = all(name.isascii() and name.isprintable() and not set('"\\') & set(name) for name in names)
         return not judgement.nested and plain and 0 < len(names) <= MOST_FIELDS
 
-    def split(self, kernel: Kernel, batches: Sequence[RawBatch], columns: Collection[str], threads: int) -> Split:
-        """Judge all records. columns: those to give."""
+    def hold(self, references: References) -> Held | None:
+        """What the references hold, if the kernel can see to all foreign keys."""
+        if not self._foreign or not self._plain_keys:
+            return None
+        if self._held is None or self._held.versions != references.versions:
+            integers = {column.name: kind_of(column) == "integer" for column in self.columns}
+            keys = [hold_keys(references.fetch(key), [integers[name] for name in key.columns]) for key in self._foreign]
+            self._held = Held(references.versions, self.columns, self._foreign, keys)
+        return self._held if self._held.whole else None
+
+    def split(
+        self,
+        kernel: Kernel,
+        batches: Sequence[RawBatch],
+        columns: Collection[str],
+        threads: int,
+        held: Held | None = None,
+    ) -> Split:
+        """Judge all records. columns: those to give. held: the foreign keys are seen to as well."""
         wanted = tuple(columns)
+        keys = held.arguments if held is not None else _NO_KEYS
         spec = self._specs.get(wanted) or _Spec(kernel, self.columns, self._required, wanted)
         self._specs[wanted] = spec
         pieces = [(batch, piece) for batch in batches for piece in _pieces(batch)]
 
         def run(job: tuple[RawBatch, pa.RecordBatch]) -> tuple[list[pa.RecordBatch], RawBatch | None]:
-            return _judge_piece(kernel, spec, *job)
+            return _judge_piece(kernel, spec, keys, *job)
 
         if threads > 1 and len(pieces) > 1 and sum(piece.num_rows for _, piece in pieces) >= WORTH_THREADS:
             with ThreadPoolExecutor(threads) as pool:
@@ -143,7 +170,64 @@ class CompiledJudge:
         return Split(
             pa.Table.from_batches([batch for proven, _ in done for batch in proven], spec.schema),
             tuple(doubtful for _, doubtful in done if doubtful is not None),
+            held is not None,
+            self._typed,
         )
+
+
+class Held:
+    """The keys of all references of a contract, as the kernel takes them. whole: no reference is left out."""
+
+    def __init__(
+        self,
+        versions: tuple[object, ...],
+        columns: Sequence[Column],
+        foreign: Sequence[ForeignKey],
+        keys: Sequence[HeldKeys | None],
+    ) -> None:
+        self.versions = versions
+        held = [each for each in keys if each is not None]
+        self.whole = len(held) == len(keys)
+        numbers = {column.name: number for number, column in enumerate(columns)}
+        fields = [[numbers[name] for name in key.columns] for key in foreign]
+        self.arguments: Arguments = _key_arguments(fields, held) if self.whole else _NO_KEYS
+
+
+Arguments = tuple[NDArray[Any], ...]
+
+
+def _key_arguments(fields: Sequence[Sequence[int]], held: Sequence[HeldKeys]) -> Arguments:
+    """first, fields, columns, width, slots_at, slots, rows_at, rows."""
+    return (
+        np.cumsum([0, *map(len, fields)]).astype(np.int32),
+        np.array([field for some in fields for field in some], np.int32),
+        np.concatenate([np.empty(0, np.int32), *(each.columns for each in held)]),
+        np.array([each.width for each in held], np.int32),
+        np.cumsum([0, *(each.slots.size for each in held)]),
+        np.concatenate([np.empty(0, np.int32), *(each.slots for each in held)]),
+        np.cumsum([0, *(each.rows.size for each in held)]),
+        np.concatenate([np.empty(0, np.uint64), *(each.rows.ravel() for each in held)]),
+    )
+
+
+_NO_KEYS = _key_arguments([], [])
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the kernel writes a column. choices: what the numbers of a choice mean."""
+
+    name: str
+    text: bool
+    slot: int
+    required: bool
+    choices: pa.StringArray | None
+
+    @property
+    def type(self) -> pa.DataType:
+        if self.choices is not None:
+            return pa.dictionary(pa.int16(), pa.string())
+        return pa.string() if self.text else pa.int64()
 
 
 class _Spec:
@@ -170,15 +254,16 @@ class _Spec:
         self.choice_length = np.array([len(c) for c in flat], np.int64)
         self.number_slot = np.full(len(columns), -1, np.int32)
         self.text_slot = np.full(len(columns), -1, np.int32)
-        self.places: list[tuple[str, bool, int, bool]] = []
+        self.places: list[_Place] = []
         for place, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
             if column.name in wanted or kind == "token":
-                text = kind in ("text", "token")
+                text = kind in ("text", "token") and self.rules[place] != kernel.CHOICE
                 slots = self.text_slot if text else self.number_slot
                 slots[place] = int(slots.max()) + 1
-                self.places.append((column.name, text, int(slots[place]), bool(self.required[place])))
+                chosen = pa.array([c.decode() for c in choices[place]]) if self.rules[place] == kernel.CHOICE else None
+                self.places.append(_Place(column.name, text, int(slots[place]), bool(self.required[place]), chosen))
         self.number_slots, self.text_slots = int(self.number_slot.max()) + 1, int(self.text_slot.max()) + 1
-        fields = [pa.field(name, pa.string() if text else pa.int64()) for name, text, _, _ in self.places]
+        fields = [pa.field(place.name, place.type) for place in self.places]
         self.schema = pa.schema([("_ps_p", pa.int32()), ("_ps_o", pa.int64()), ("_ps_t", pa.timestamp("us")), *fields])
 
     @staticmethod
@@ -259,14 +344,14 @@ def _pieces(batch: RawBatch) -> list[pa.RecordBatch]:
 
 
 def _judge_piece(
-    kernel: Kernel, spec: _Spec, batch: RawBatch, piece: pa.RecordBatch
+    kernel: Kernel, spec: _Spec, keys: Arguments, batch: RawBatch, piece: pa.RecordBatch
 ) -> tuple[list[pa.RecordBatch], RawBatch | None]:
     values, rows = piece.column(0), piece.num_rows
     if values.null_count:
         # tombstones are rare where records are plain JSON: all of the piece is doubted
         return [], _doubtful(batch, piece, pa.repeat(pa.scalar(True), rows))
     proven = np.empty(rows, np.bool_)
-    parts = _proven_parts(kernel, spec, values, proven)
+    parts = _proven_parts(kernel, spec, keys, values, proven)
     offsets, times, doubtful = piece.column(1), piece.column(2), None
     if not proven.all():
         offsets, times = offsets.filter(pa.array(proven)), times.filter(pa.array(proven))
@@ -281,7 +366,7 @@ def _judge_piece(
 
 
 def _proven_parts(
-    kernel: Kernel, spec: _Spec, values: pa.BinaryArray, proven: NDArray[np.bool_]
+    kernel: Kernel, spec: _Spec, keys: Arguments, values: pa.BinaryArray, proven: NDArray[np.bool_]
 ) -> list[tuple[int, list[pa.Array]]]:
     ascii_only = not _is_utf8(values)
     rows = len(values)
@@ -290,10 +375,10 @@ def _proven_parts(
     pad = kernel.PAD + spec.longest
     # The last records lie too near to the end of the buffer to be read by words: they are read from a copy.
     safe = max(0, int(np.searchsorted(ends, len(data) - pad, "right")) - 1)
-    parts = [_run(kernel, spec, data, ends[: safe + 1], proven[:safe], ascii_only=ascii_only)] if safe else []
+    parts = [_run(kernel, spec, keys, data, ends[: safe + 1], proven[:safe], ascii_only=ascii_only)] if safe else []
     if safe < rows:
         tail = np.concatenate([data[ends[safe] : ends[-1]], np.zeros(pad, np.uint8)])
-        parts.append(_run(kernel, spec, tail, ends[safe:] - ends[safe], proven[safe:], ascii_only=ascii_only))
+        parts.append(_run(kernel, spec, keys, tail, ends[safe:] - ends[safe], proven[safe:], ascii_only=ascii_only))
     return parts
 
 
@@ -319,6 +404,7 @@ def _is_utf8(values: pa.BinaryArray) -> bool:
 def _run(
     kernel: Kernel,
     spec: _Spec,
+    keys: Arguments,
     data: NDArray[np.uint8],
     ends: NDArray[np.int32],
     proven: NDArray[np.bool_],
@@ -352,6 +438,7 @@ def _run(
         spec.choice_length,
         spec.number_slot,
         spec.text_slot,
+        *keys,
         proven,
         numbers,
         number_present,
@@ -360,12 +447,17 @@ def _run(
         text_present,
     )
     columns = []
-    for _, text, slot, required in spec.places:
-        given = (text_present if text else number_present)[slot, :count]
-        valid = None if required else pa.py_buffer(np.packbits(given, bitorder="little"))
-        if text:
-            buffers = [valid, pa.py_buffer(text_ends[slot, : count + 1]), pa.py_buffer(texts[slot])]
+    for place in spec.places:
+        given = (text_present if place.text else number_present)[place.slot, :count]
+        valid = None if place.required else pa.py_buffer(np.packbits(given, bitorder="little"))
+        if place.text:
+            buffers = [valid, pa.py_buffer(text_ends[place.slot, : count + 1]), pa.py_buffer(texts[place.slot])]
             columns.append(pa.Array.from_buffers(pa.string(), count, buffers))
+        elif place.choices is not None:
+            chosen = pa.py_buffer(numbers[place.slot, :count].astype(np.int16))
+            index = pa.Array.from_buffers(pa.int16(), count, [valid, chosen])
+            columns.append(pa.DictionaryArray.from_arrays(index, place.choices, safe=False))
         else:
-            columns.append(pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(numbers[slot, :count])]))
+            values = pa.py_buffer(numbers[place.slot, :count])
+            columns.append(pa.Array.from_buffers(pa.int64(), count, [valid, values]))
     return count, columns

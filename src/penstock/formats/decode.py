@@ -19,6 +19,7 @@ from penstock.contract.schema import Schema, Verdict
 from penstock.errors import ConnectorError
 from penstock.formats.compiled import CompiledJudge, Split, loader
 from penstock.formats.csvtext import csv_json
+from penstock.formats.held_keys import References
 from penstock.formats.jsontext import Object
 from penstock.formats.judge_sql import (
     Judgement,
@@ -61,8 +62,19 @@ class Decoder(Protocol):
         """
         ...
 
-    def prove(self, batches: Sequence[Batch], *, columns: Collection[str] | None, threads: int) -> Split | None:
-        """What the compiled kernel makes of the batches; None where it cannot read them, or is not loaded (yet)."""
+    def prove(
+        self,
+        batches: Sequence[Batch],
+        *,
+        columns: Collection[str] | None,
+        threads: int,
+        references: References | None = None,
+    ) -> Split | None:
+        """What the compiled kernel makes of the batches; None where it cannot read them, or is not loaded (yet).
+
+        With `references` it sees to the foreign keys as well, if it can (`Split.keyed`); if not, their columns are
+        given too.
+        """
         ...
 
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
@@ -123,14 +135,24 @@ class RecordDecoder:
         guarded = guarded or self._format in ("upsert", "debezium")
         return judge_select(self._judgement, self._records(raw), guarded=guarded, columns=columns)
 
-    def prove(self, batches: Sequence[Batch], *, columns: Collection[str] | None, threads: int) -> Split | None:
+    def prove(
+        self,
+        batches: Sequence[Batch],
+        *,
+        columns: Collection[str] | None,
+        threads: int,
+        references: References | None = None,
+    ) -> Split | None:
         raw = [batch for batch in batches if isinstance(batch, RawBatch)]
         if self._compiled is None or len(raw) < len(batches):
             return None
         kernel = loader.kernel(sum(batch.rows for batch in raw))
         if kernel is None:
             return None
-        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads)
+        held = self._compiled.hold(references) if references is not None else None
+        if held is None and columns is not None:
+            columns = {*columns, *(name for key in self._judgement.schema.foreign_keys for name in key.columns)}
+        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads, held)
 
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         return proven_select(self._judgement, proven, guarded=guarded, columns=columns)

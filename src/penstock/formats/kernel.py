@@ -178,6 +178,48 @@ def _literal(words, at):
     return 0
 
 
+@njit(inline="always")
+def _mixed(hashed, word):
+    hashed = (hashed ^ word) * _U(0x9E3779B97F4A7C15)
+    return hashed ^ (hashed >> _U(32))
+
+
+@njit(inline="always")
+def _part(words, at, left):
+    """The word at `at`, of which `left` bytes belong to the text."""
+    return words[at] if left >= 8 else words[at] & ((_U(1) << _U(8 * left)) - _U(1))
+
+
+@njit
+def _is_held(words, begins, lengths, values, kinds, fields, columns, slots, held, width):
+    """Whether a reference has a row with these values."""
+    hashed = _U(0)
+    for field in fields:
+        if kinds[field] == INTEGER:
+            hashed = _mixed(hashed, values[field])
+            continue
+        hashed = _mixed(hashed, _U(lengths[field]))
+        for step in range(0, lengths[field], 8):
+            hashed = _mixed(hashed, _part(words, begins[field] + step, lengths[field] - step))
+    last = np.int64(len(slots) - 1)
+    slot = np.int64(hashed & _U(last))
+    while slots[slot] >= 0:
+        row, same = np.int64(slots[slot]) * width, True
+        for place in range(len(fields)):
+            field, at = fields[place], row + np.int64(columns[place])
+            if kinds[field] == INTEGER:
+                same = same and held[at] == values[field]
+                continue
+            same = same and held[at] == _U(lengths[field])
+            for step in range(0, lengths[field] if same else 0, 8):
+                at += 1
+                same = same and held[at] == _part(words, begins[field] + step, lengths[field] - step)
+        if same:
+            return True
+        slot = (slot + 1) & last
+    return False
+
+
 def _read_only(kind: object, dimensions: int = 1) -> object:
     return Array(kind, dimensions, "C", readonly=True)
 
@@ -188,7 +230,10 @@ _SIGNATURE = int64(
     *(_read_only(uint64), _read_only(uint64), _read_only(int32), _read_only(int32)),
     *(_read_only(int8), _read_only(int8), _read_only(boolean), _read_only(int64, 2)),
     *(_read_only(int32), _read_only(uint64, 2), _read_only(uint64, 2), _read_only(int64)),
-    *(_read_only(int32), _read_only(int32), boolean[::1], int64[:, ::1], boolean[:, ::1]),
+    *(_read_only(int32), _read_only(int32)),
+    *(_read_only(int32), _read_only(int32), _read_only(int32), _read_only(int32)),
+    *(_read_only(int64), _read_only(int32), _read_only(int64), _read_only(uint64)),
+    *(boolean[::1], int64[:, ::1], boolean[:, ::1]),
     *(Array(uint64, 2, "A", aligned=False), int32[:, ::1], boolean[:, ::1]),
 )
 
@@ -219,6 +264,14 @@ def prove(
     choice_length,
     number_slot,
     text_slot,
+    key_first,
+    key_fields,
+    key_columns,
+    key_width,
+    slots_at,
+    slots,
+    rows_at,
+    held,
     proven,
     numbers,
     number_present,
@@ -229,10 +282,14 @@ def prove(
     """Judge the records between `ends`; the values of those proven are written one after the other. How many they are.
 
     data, words: the bytes, and the same bytes as the eight-byte word that begins at each. proven: per record.
-    numbers: [slot, row]. texts: words of the bytes of [slot]; text_ends: [slot, row + 1], the first is 0.
+    key_first to held: foreign keys and what their references hold, as `formats/held_keys.py` lays it out.
+    numbers: [slot, row], of a choice its place. texts: words of the bytes of [slot]; text_ends: [slot, row + 1], the
+    first is 0.
     """
     fields = len(kinds)
     expected = np.arange(fields)
+    # where the values of the record lie that is being read, or what they are
+    begins, lengths, values = np.zeros(fields, np.int64), np.zeros(fields, np.int64), np.zeros(fields, np.uint64)
     needed = _U(0)
     for field in range(fields):
         if required[field]:
@@ -307,9 +364,13 @@ def prove(
                                 and (words[start + 8] & choice_masks[choice, 1]) == choice_words[choice, 1]
                             ):
                                 hit = True
+                                if number_slot[field] >= 0:
+                                    numbers[number_slot[field], rows] = choice - choice_first[field]
+                                    number_present[number_slot[field], rows] = True
                                 break
                         if not hit:
                             break
+                begins[field], lengths[field] = start, at - start
                 at += 1
                 slot = text_slot[field]
                 if slot >= 0:
@@ -340,6 +401,7 @@ def prove(
                 number = -np.int64(value) if negative else np.int64(value)
                 if number < bounds[field, 0] or number > bounds[field, 1]:
                     break
+                values[field] = np.uint64(number)
                 slot = number_slot[field]
                 if slot >= 0:
                     numbers[slot, rows] = number
@@ -379,6 +441,19 @@ def prove(
                 continue
             good = data[at] == 125 and at + 1 == end and (seen & needed) == needed
             break
+        for key in range(len(key_width)):
+            good = good and _is_held(
+                words,
+                begins,
+                lengths,
+                values,
+                kinds,
+                key_fields[key_first[key] : key_first[key + 1]],
+                key_columns[key_first[key] : key_first[key + 1]],
+                slots[slots_at[key] : slots_at[key + 1]],
+                held[rows_at[key] : rows_at[key + 1]],
+                np.int64(key_width[key]),
+            )
         if good:
             proven[record] = True
             rows += 1

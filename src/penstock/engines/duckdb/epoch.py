@@ -110,6 +110,8 @@ def _attempt(
         statements.reset()
         raise
     failpoints.hit(AFTER_COMMIT)
+    for name in run.scope.given:
+        statements.take(name)
     ended = time.perf_counter()
     result = EpochResult(
         given.epoch,

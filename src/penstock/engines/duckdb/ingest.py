@@ -8,7 +8,8 @@ references.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -17,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.connectors.base import Batch, TypedBatch
-from penstock.contract.schema import Verdict
+from penstock.contract.schema import ForeignKey, Verdict
 from penstock.engines.base import SourceInput
-from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Statements
 from penstock.engines.duckdb.statistics import statistics
+from penstock.formats.compiled import Split
 from penstock.formats.decode import Decoder
+from penstock.formats.held_keys import MOST_ROWS, References
 from penstock.observe.timing import part
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import SourceBlock, column_list, quote
@@ -45,13 +47,15 @@ class Ingested:
 @dataclass(frozen=True)
 class Judging:
     """How a source is judged. guarded: no record can make the statement fail. columns: those that are read later (None:
-    all). threads: of the database. keys, versions: the key of each reference, and something that changes with it."""
+    all). threads: of the database. keys, versions: the key of each reference, and something that changes with it.
+    given: relations that are read until the epoch ends; added to here."""
 
     guarded: bool
     columns: frozenset[str] | None
     threads: int
     keys: Mapping[str, tuple[str, ...]]
     versions: Mapping[str, object]
+    given: set[str]
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,10 @@ def raw_name(source: str) -> str:
     return f"_ps_raw_{source}"
 
 
+def proven_name(source: str) -> str:
+    return f"_ps_proven_{source}"
+
+
 def judged_name(source: str) -> str:
     return f"_ps_i_{source}"
 
@@ -100,12 +108,30 @@ def ingest(
     """
     source = block.source
     batches = [b for b in given.batches if b.rows]
-    judged = quote(judged_name(source.name))
-    _judge(statements, source, decoder, batches, judging)
-    found = statistics(statements, judged_name(source.name))
-    rows = sum(s.rows for s in found)
-    accepted = sum(s.accepted for s in found)
-    result = Ingested(
+    # Small epochs keep their statements, for which all must lie in relations that are known by name.
+    references = None if statements.in_parts else _references(statements, source, judging)
+    with part("parse"):
+        split = decoder.prove(batches, columns=judging.columns, threads=judging.threads, references=references)
+    with _many_rows(statements.connection, sum(batch.rows for batch in batches)):
+        try:
+            result = None
+            if split is not None and not statements.in_parts:
+                result = _in_place(statements, source, decoder, split, judging)
+            if result is None:
+                result = _stored(statements, source, decoder, split, batches, judging)
+        except duckdb.Error as problem:
+            if judging.guarded:
+                raise
+            raise MalformedRecords(source.name) from problem
+    if result.accepted < result.rows:
+        result.letters = _letters(statements.connection, source, decoder, batches)
+    return result
+
+
+def _counted(statements: Statements, name: str) -> Ingested:
+    found = statistics(statements, name)
+    judged, rows, accepted = quote(name), sum(s.rows for s in found), sum(s.accepted for s in found)
+    return Ingested(
         f"(SELECT * FROM {judged} WHERE _ps_ok)" if accepted < rows else judged,
         rows,
         accepted,
@@ -113,9 +139,6 @@ def ingest(
         largest_us={s.partition: s.largest_us for s in found if s.largest_us is not None},
         smallest_us=min((s.smallest_us for s in found if s.smallest_us is not None), default=None),
     )
-    if accepted < rows:
-        result.letters = _letters(statements.connection, source, decoder, batches)
-    return result
 
 
 # Above so many rows the optimizer's guess costs more than it saves: it takes what Python registers for one row.
@@ -123,61 +146,114 @@ _MANY_ROWS = 10_000
 _REORDERING = "join_order,build_side_probe_side"
 
 
-def _judge(
+@contextmanager
+def _many_rows(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
+    if rows <= _MANY_ROWS:
+        yield
+        return
+    connection.execute(f"SET disabled_optimizers = '{_REORDERING}'")
+    yield
+    # Only here: an aborted transaction refuses it, and the next attempt comes by here.
+    connection.execute("RESET disabled_optimizers")
+
+
+def _references(statements: Statements, source: SourceDecl, judging: Judging) -> References | None:
+    """What the foreign keys of a source look into."""
+    if not source.schema.foreign_keys:
+        return None
+
+    def held(key: ForeignKey) -> pa.Table:
+        columns = column_list(key.reference_columns)
+        return statements.fetch(f"SELECT DISTINCT {columns} FROM {quote(key.reference)} LIMIT {MOST_ROWS + 1}")
+
+    return References(tuple(judging.versions[key.reference] for key in source.schema.foreign_keys), held)
+
+
+def _in_place(
+    statements: Statements, source: SourceDecl, decoder: Decoder, split: Split, judging: Judging
+) -> Ingested | None:
+    """Accepted rows where the kernel has left them: nothing is stored but the doubtful. None where that does not do.
+
+    Each block that needs the rows reads them once more, so this is for columns that no reader has to parse. The checks
+    that are left to SQL run once, when the rows are counted: afterwards all of them are known to be accepted.
+    """
+    plain = split.typed and (split.keyed or not source.schema.foreign_keys)
+    if judging.columns is None or not plain or not split.proven.num_rows:
+        return None
+    name, kept = f"_ps_in_{source.name}", f"_ps_kept_{source.name}"
+    statements.give(kept, split.proven)
+    judging.given.add(kept)
+    select = decoder.select_proven(quote(kept), guarded=judging.guarded, columns=judging.columns)
+    statements.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select}")
+    result = _counted(statements, name)
+    if result.accepted < result.rows:
+        return None
+    if not split.doubtful:
+        return result
+    doubtful = _stored(statements, source, decoder, replace(split, proven=split.proven.slice(0, 0)), (), judging)
+    if doubtful.accepted:
+        columns = column_list([*(n for n in source.schema.names if n in judging.columns), "_ps_p", "_ps_o", "_ps_at"])
+        result.relation = f"(SELECT {columns} FROM {quote(name)} UNION ALL SELECT {columns} FROM {doubtful.relation})"
+    return _together(result, doubtful)
+
+
+def _together(proven: Ingested, doubtful: Ingested) -> Ingested:
+    """The counts of both, and the relation of the former."""
+    marks = [*proven.largest_us.items(), *doubtful.largest_us.items()]
+    firsts = [each.smallest_us for each in (proven, doubtful) if each.smallest_us is not None]
+    return replace(
+        proven,
+        rows=proven.rows + doubtful.rows,
+        accepted=proven.accepted + doubtful.accepted,
+        unknown_fields=proven.unknown_fields + doubtful.unknown_fields,
+        largest_us={partition: max(us for p, us in marks if p == partition) for partition, _ in marks},
+        smallest_us=min(firsts, default=None),
+    )
+
+
+def _stored(
     statements: Statements,
     source: SourceDecl,
     decoder: Decoder,
+    split: Split | None,
     batches: Sequence[Batch],
     judging: Judging,
-) -> None:
+) -> Ingested:
+    """All records, judged, in the temporary relation `judged_name`."""
     foreign = {name for key in source.schema.foreign_keys for name in key.columns}
     needed = judging.columns | foreign if judging.columns is not None else None
-    select, given = _select(statements, source, decoder, batches, judging, needed)
-    connection = statements.connection
-    many = sum(batch.rows for batch in batches) > _MANY_ROWS
-    if many:
-        connection.execute(f"SET disabled_optimizers = '{_REORDERING}'")
-    try:
-        statements.store(judged_name(source.name), _judged_sql(statements, source, select, judging, needed))
-    except duckdb.Error as problem:
-        if judging.guarded:
-            raise
-        raise MalformedRecords(source.name) from problem
-    # Only here: an aborted transaction refuses both, and the next attempt comes by here.
-    if many:
-        connection.execute("RESET disabled_optimizers")
-    for name in given:
-        statements.take(name)
-
-
-def _select(
-    statements: Statements,
-    source: SourceDecl,
-    decoder: Decoder,
-    batches: Sequence[Batch],
-    judging: Judging,
-    needed: frozenset[str] | None,
-) -> tuple[str, list[str]]:
-    """The SELECT that judges the batches, and the relations given for it.
-
-    The compiled kernel goes first, where it is loaded; the records that it doubts are few and judged guarded at once.
-    """
-    raw, proven = raw_name(source.name), f"_ps_proven_{source.name}"
-    with part("parse"):
-        split = decoder.prove(batches, columns=needed, threads=judging.threads)
+    raw, proven = raw_name(source.name), proven_name(source.name)
+    parts, given = [], []
     if split is None:
         statements.give(raw, decoder.stage(batches))
-        return decoder.select(quote(raw), guarded=judging.guarded, columns=needed), [raw]
-    parts, given = [], []
-    if split.proven.num_rows or not split.doubtful:
+        given.append(raw)
+        select = decoder.select(quote(raw), guarded=judging.guarded, columns=needed)
+        parts.append(_judged_sql(statements, source, select, judging, needed))
+    # The compiled kernel went first. The records that it doubts are few and judged guarded at once.
+    elif split.proven.num_rows or not split.doubtful:
         statements.give(proven, split.proven)
         given.append(proven)
-        parts.append(decoder.select_proven(quote(proven), guarded=judging.guarded, columns=needed))
-    if split.doubtful:
+        columns = judging.columns if split.keyed else needed
+        select = decoder.select_proven(quote(proven), guarded=judging.guarded, columns=columns)
+        known = _known(source, select) if split.keyed else _judged_sql(statements, source, select, judging, needed)
+        parts.append(known)
+    if split is not None and split.doubtful:
         statements.give(raw, decoder.stage(split.doubtful))
         given.append(raw)
-        parts.append(decoder.select(quote(raw), guarded=True, columns=needed))
-    return " UNION ALL ".join(parts), given
+        select = decoder.select(quote(raw), guarded=True, columns=needed)
+        parts.append(_judged_sql(statements, source, select, judging, needed))
+    statements.store(judged_name(source.name), " UNION ALL ".join(parts))
+    # Not after an error: an aborted transaction refuses it, and the next attempt comes by here.
+    for name in given:
+        statements.take(name)
+    return _counted(statements, judged_name(source.name))
+
+
+def _known(source: SourceDecl, select: str) -> str:
+    """Judged rows of which the kernel has seen to all foreign keys."""
+    flags = "".join(f", TRUE AS _ps_fk{number}" for number in range(len(source.schema.foreign_keys)))
+    left_out = column_list(["_ps_ok", "_ps_t"] if source.kind == "table" else ["_ps_ok", "_ps_t", "_ps_op"])
+    return f"SELECT * EXCLUDE ({left_out}), _ps_ok AS _ps_valid{flags}, _ps_ok FROM ({select})"
 
 
 def _judged_sql(
@@ -329,89 +405,3 @@ class RecordFinder:
             key = batch.keys[index].as_py() if batch.keys is not None else None
             return FoundRecord(batch.values[index].as_py(), key, time, batch.header)
         raise KeyError((partition, offset))
-
-
-# -- duplicates --------------------------------------------------------------------------------------------------------
-
-
-def drop_duplicates(
-    connection: duckdb.DuckDBPyConnection,
-    block: SourceBlock,
-    ingested: Ingested,
-    decoder: Decoder,
-    batches: Sequence[Batch],
-) -> None:
-    """Keep the first record of each `unique` key within its span (semantics R3).
-
-    A record repeats an earlier one iff the keys agree, their event times lie at most `within` apart, and the watermark
-    before the record has not passed the earlier one's event time by `within`. The same content is a duplicate, another
-    one is dead (`key_conflict`). Keys that appear once and are new cost one anti join.
-    """
-    source = block.source
-    accepted = ingested.relation
-    seen = table(f"u_{source.name}")
-    keys = column_list(source.unique)
-    body = (
-        f"md5(to_json(struct_pack({', '.join(f'{quote(c)} := {quote(c)}' for c in block.relation.columns)}))::VARCHAR)"
-    )
-    match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE _ps_unique AS SELECT {keys}, _ps_p, _ps_o, _ps_at, _ps_wm, {body} AS _ps_body, "
-        f"(count(*) OVER (PARTITION BY {keys}) > 1 OR EXISTS (SELECT 1 FROM {seen} AS u WHERE {match})) AS _ps_clash "
-        f"FROM {accepted} AS a"
-    )
-    clashing = connection.execute("SELECT * FROM _ps_unique WHERE _ps_clash ORDER BY _ps_p, _ps_o").fetchall()
-    verdicts = _resolve_clashes(connection, source, clashing, seen) if clashing else []
-    rejected = [v for v in verdicts if v[2] != "accepted"]
-    if rejected:
-        columns = {"p": [v[0] for v in rejected], "o": [v[1] for v in rejected]}
-        connection.register("_ps_rejected", pa.table(columns))
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE {quote('_ps_u_' + source.name)} AS SELECT * FROM {accepted} AS a "
-            f"ANTI JOIN _ps_rejected AS r ON a._ps_p = r.p AND a._ps_o = r.o"
-        )
-        connection.execute("DELETE FROM _ps_unique AS a USING _ps_rejected AS r WHERE a._ps_p = r.p AND a._ps_o = r.o")
-        connection.unregister("_ps_rejected")
-        ingested.relation = quote("_ps_u_" + source.name)
-    connection.execute(f"INSERT INTO {seen} SELECT {keys}, _ps_at, _ps_body FROM _ps_unique")
-    finder = RecordFinder(batches)
-    for partition, offset, verdict, got in rejected:
-        ingested.accepted -= 1
-        if verdict == "duplicate":
-            ingested.duplicate += 1
-            continue
-        record = finder.find(partition, offset)
-        reason = f"({', '.join(source.unique)}) was accepted before with another content"
-        letter = Verdict("key_conflict", ", ".join(source.unique), got, reason)
-        ingested.letters.append(Letter(partition, offset, record.time, record.key, record.value, letter))
-
-
-def _resolve_clashes(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, clashing: list[tuple[object, ...]], seen: str
-) -> list[tuple[int, int, str, str]]:
-    width = len(source.unique)
-    assert source.within is not None
-    known: dict[tuple[object, ...], list[tuple[datetime, str]]] = {}
-    keys = column_list(source.unique)
-    match = " AND ".join(f"u.{quote(k)} IS NOT DISTINCT FROM a.{quote(k)}" for k in source.unique)
-    stored = connection.execute(
-        f"SELECT {keys}, _ps_at, _ps_body FROM {seen} AS u WHERE EXISTS (SELECT 1 FROM _ps_unique AS a WHERE "
-        f"_ps_clash AND {match})"
-    ).fetchall()
-    for row in stored:
-        known.setdefault(tuple(row[:width]), []).append((row[width], row[width + 1]))
-    verdicts = []
-    for row in clashing:
-        key, (partition, offset, at, watermark, body) = tuple(row[:width]), row[width : width + 5]
-        earlier = [
-            b
-            for first, b in known.get(key, [])
-            if abs(at - first) <= source.within and (watermark is None or first + source.within > watermark)  # type: ignore[operator]
-        ]
-        if not earlier:
-            known.setdefault(key, []).append((at, body))  # type: ignore[arg-type]
-            verdicts.append((partition, offset, "accepted", ""))
-        else:
-            same = body in earlier
-            verdicts.append((partition, offset, "duplicate" if same else "key_conflict", ", ".join(map(str, key))))
-    return verdicts  # type: ignore[return-value]

@@ -38,7 +38,7 @@ class EpochScope:
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
     threads: of the database. started: joins whose delta has been begun, with its rows so far. guarded: sources in which
     a record may be malformed, parsed by the slower statement. versions: something that changes with the content of a
-    reference.
+    reference. given: relations that Python has given and blocks may read until the epoch ends.
     """
 
     statements: Statements
@@ -60,6 +60,7 @@ class EpochScope:
     columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     versions: dict[str, object] = field(default_factory=dict)
     records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:

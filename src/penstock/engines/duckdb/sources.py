@@ -16,7 +16,8 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.connection import first_row
-from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, RecordFinder, drop_duplicates, ingest, judged_name
+from penstock.engines.duckdb.duplicates import drop_duplicates
+from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, RecordFinder, ingest, judged_name
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -77,7 +78,9 @@ def run_source(
 
 def _judging(scope: EpochScope, source: SourceDecl) -> Judging:
     keys = {s.source.name: s.source.key for s in scope.plan.sources}
-    return Judging(source.name in scope.guarded, scope.columns.get(source.name), scope.threads, keys, scope.versions)
+    return Judging(
+        source.name in scope.guarded, scope.columns.get(source.name), scope.threads, keys, scope.versions, scope.given
+    )
 
 
 def _take_offsets(given: SourceInput, progress: SourceProgress) -> None:
