@@ -122,9 +122,9 @@ def clicks(count: int, shift: int) -> list[bytes]:
             "at": int(at) * 10**9,
         }
         match n % 17:
-            case 3 if n == 37:
+            case 3 if n == 37 and not shift:
                 record["kind"] = "scroll"
-            case 5 if n == 90:
+            case 5 if n == 90 and not shift:
                 record["at"] = 2**63 - 1
             case 7:
                 record["other"] = n

@@ -197,17 +197,18 @@ Arguments = tuple[NDArray[Any], ...]
 
 
 def _key_arguments(fields: Sequence[Sequence[int]], held: Sequence[HeldKeys]) -> Arguments:
-    """first, fields, columns, width, slots_at, slots, rows_at, rows."""
-    return (
-        np.cumsum([0, *map(len, fields)]).astype(np.int32),
-        np.array([field for some in fields for field in some], np.int32),
-        np.concatenate([np.empty(0, np.int32), *(each.columns for each in held)]),
-        np.array([each.width for each in held], np.int32),
-        np.cumsum([0, *(each.slots.size for each in held)]),
-        np.concatenate([np.empty(0, np.int32), *(each.slots for each in held)]),
-        np.cumsum([0, *(each.rows.size for each in held)]),
-        np.concatenate([np.empty(0, np.uint64), *(each.rows.ravel() for each in held)]),
-    )
+    """keys: of each its first place and the one behind its last, the words of a row, its first slot, its last (counted
+    from there), its first word; places: of each its field and its word in a row; slots; words."""
+    keys, places = np.zeros((len(held), 6), np.int64), [np.empty((0, 2), np.int64)]
+    behind = slot = word = 0
+    for number, (key, each) in enumerate(zip(fields, held, strict=True)):
+        first, behind = behind, behind + len(key)
+        keys[number] = first, behind, each.width, slot, each.slots.size - 1, word
+        places.append(np.column_stack([np.array(key, np.int64), each.columns]))
+        slot, word = slot + each.slots.size, word + each.rows.size
+    slots = np.concatenate([np.empty(0, np.int64), *(each.slots for each in held)])
+    words = np.concatenate([np.empty(0, np.uint64), *(each.rows.ravel() for each in held)])
+    return keys, np.ascontiguousarray(np.vstack(places)), slots, words
 
 
 _NO_KEYS = _key_arguments([], [])
@@ -237,34 +238,40 @@ class _Spec:
         self, kernel: Kernel, columns: Sequence[Column], required: Collection[str], wanted: Collection[str]
     ) -> None:
         names = [f'"{column.name}"'.encode() for column in columns]
-        self.name_words, self.name_masks, self.name_at = _words(names)
-        self.name_length = np.array([len(name) for name in names], np.int32)
+        name_words, name_masks, name_at = _words(names)
+        name_length = np.array([len(name) for name in names], np.int32)
         self.longest = max(len(name) for name in names)
+        # whether no record has had another character yet
+        self.ascii = True
         kinds = [kind_of(column) for column in columns]
         codes = {"text": kernel.TEXT, "integer": kernel.INTEGER, "boolean": kernel.BOOLEAN, "token": kernel.TOKEN}
-        self.kinds = np.array([codes[kind] for kind in kinds], np.int8)
-        self.rules = np.array([self._rule(kernel, column) for column in columns], np.int8)
-        self.required = np.array([column.name in required for column in columns], np.bool_)
-        self.bounds = np.array([_bounds(column) for column in columns], np.int64)
+        kind_codes = np.array([codes[kind] for kind in kinds], np.int8)
+        rules = np.array([self._rule(kernel, column) for column in columns], np.int8)
+        needed = np.array([column.name in required for column in columns], np.bool_)
+        bounds = np.array([_bounds(column) for column in columns], np.int64)
         choices = [_choices(column) for column in columns]
-        self.choice_first = np.cumsum([0, *map(len, choices)]).astype(np.int32)
+        choice_first = np.cumsum([0, *map(len, choices)]).astype(np.int32)
         flat = [choice for some in choices for choice in some] or [b""]
-        self.choice_words = np.array([[_word(c[:8]), _word(c[8:])] for c in flat], np.uint64)
-        self.choice_masks = np.array([[_mask(len(c[:8])), _mask(len(c[8:]))] for c in flat], np.uint64)
-        self.choice_length = np.array([len(c) for c in flat], np.int64)
-        self.number_slot = np.full(len(columns), -1, np.int32)
-        self.text_slot = np.full(len(columns), -1, np.int32)
+        choice_words = np.array([[_word(c[:8]), _word(c[8:])] for c in flat], np.uint64)
+        choice_masks = np.array([[_mask(len(c[:8])), _mask(len(c[8:]))] for c in flat], np.uint64)
+        choice_length = np.array([len(c) for c in flat], np.int64)
+        number_slot = np.full(len(columns), -1, np.int32)
+        text_slot = np.full(len(columns), -1, np.int32)
         self.places: list[_Place] = []
         for place, (column, kind) in enumerate(zip(columns, kinds, strict=True)):
             if column.name in wanted or kind == "token":
-                text = kind in ("text", "token") and self.rules[place] != kernel.CHOICE
-                slots = self.text_slot if text else self.number_slot
+                text = kind in ("text", "token") and rules[place] != kernel.CHOICE
+                slots = text_slot if text else number_slot
                 slots[place] = int(slots.max()) + 1
-                chosen = pa.array([c.decode() for c in choices[place]]) if self.rules[place] == kernel.CHOICE else None
-                self.places.append(_Place(column.name, text, int(slots[place]), bool(self.required[place]), chosen))
-        self.number_slots, self.text_slots = int(self.number_slot.max()) + 1, int(self.text_slot.max()) + 1
+                chosen = pa.array([c.decode() for c in choices[place]]) if rules[place] == kernel.CHOICE else None
+                self.places.append(_Place(column.name, text, int(slots[place]), bool(needed[place]), chosen))
+        self.number_slots, self.text_slots = int(number_slot.max()) + 1, int(text_slot.max()) + 1
         fields = [pa.field(place.name, place.type) for place in self.places]
         self.schema = pa.schema([("_ps_p", pa.int32()), ("_ps_o", pa.int64()), ("_ps_t", pa.timestamp("us")), *fields])
+        self.arguments: Arguments = (
+            *(name_words, name_masks, name_at, name_length, kind_codes, rules, needed, bounds),
+            *(choice_first, choice_words, choice_masks, choice_length, number_slot, text_slot),
+        )
 
     @staticmethod
     def _rule(kernel: Kernel, column: Column) -> int:
@@ -368,17 +375,28 @@ def _judge_piece(
 def _proven_parts(
     kernel: Kernel, spec: _Spec, keys: Arguments, values: pa.BinaryArray, proven: NDArray[np.bool_]
 ) -> list[tuple[int, list[pa.Array]]]:
-    ascii_only = not _is_utf8(values)
+    # Nearly all sources are ASCII; where one is not, its bytes are looked at before the kernel reads them.
+    ascii_only = spec.ascii or not _is_utf8(values)
+    foreign = np.zeros(1, np.bool_)
     rows = len(values)
     ends = np.frombuffer(values.buffers()[1], np.int32)[values.offset : values.offset + rows + 1]
     data = np.frombuffer(values.buffers()[2] or b"", np.uint8)
     pad = kernel.PAD + spec.longest
     # The last records lie too near to the end of the buffer to be read by words: they are read from a copy.
     safe = max(0, int(np.searchsorted(ends, len(data) - pad, "right")) - 1)
-    parts = [_run(kernel, spec, keys, data, ends[: safe + 1], proven[:safe], ascii_only=ascii_only)] if safe else []
+    parts = (
+        [_run(kernel, spec, keys, data, ends[: safe + 1], proven[:safe], foreign, ascii_only=ascii_only)]
+        if safe
+        else []
+    )
     if safe < rows:
         tail = np.concatenate([data[ends[safe] : ends[-1]], np.zeros(pad, np.uint8)])
-        parts.append(_run(kernel, spec, keys, tail, ends[safe:] - ends[safe], proven[safe:], ascii_only=ascii_only))
+        parts.append(
+            _run(kernel, spec, keys, tail, ends[safe:] - ends[safe], proven[safe:], foreign, ascii_only=ascii_only)
+        )
+    if foreign[0] and spec.ascii:
+        spec.ascii = False
+        return _proven_parts(kernel, spec, keys, values, proven)
     return parts
 
 
@@ -408,6 +426,7 @@ def _run(
     data: NDArray[np.uint8],
     ends: NDArray[np.int32],
     proven: NDArray[np.bool_],
+    foreign: NDArray[np.bool_],
     *,
     ascii_only: bool,
 ) -> tuple[int, list[pa.Array]]:
@@ -419,45 +438,20 @@ def _run(
     texts = np.empty((max(1, spec.text_slots), size), np.uint8)
     text_ends = np.zeros((max(1, spec.text_slots), rows + 1), np.int32)
     text_present = np.empty((max(1, spec.text_slots), rows), np.bool_)
-    count = kernel.prove(
-        data,
-        np.ndarray((max(0, len(data) - 7),), np.uint64, data, 0, (1,)),
-        ends,
-        ascii_only,
-        spec.name_words,
-        spec.name_masks,
-        spec.name_at,
-        spec.name_length,
-        spec.kinds,
-        spec.rules,
-        spec.required,
-        spec.bounds,
-        spec.choice_first,
-        spec.choice_words,
-        spec.choice_masks,
-        spec.choice_length,
-        spec.number_slot,
-        spec.text_slot,
-        *keys,
-        proven,
-        numbers,
-        number_present,
-        np.ndarray((texts.shape[0], size - 7), np.uint64, texts, 0, (size, 1)),
-        text_ends,
-        text_present,
-    )
-    columns = []
+    columns = (numbers, number_present, texts, text_ends, text_present)
+    count = kernel.prove(data, ends, ascii_only, spec.arguments, keys, proven, foreign, columns)
+    arrays = []
     for place in spec.places:
         given = (text_present if place.text else number_present)[place.slot, :count]
         valid = None if place.required else pa.py_buffer(np.packbits(given, bitorder="little"))
         if place.text:
             buffers = [valid, pa.py_buffer(text_ends[place.slot, : count + 1]), pa.py_buffer(texts[place.slot])]
-            columns.append(pa.Array.from_buffers(pa.string(), count, buffers))
+            arrays.append(pa.Array.from_buffers(pa.string(), count, buffers))
         elif place.choices is not None:
             chosen = pa.py_buffer(numbers[place.slot, :count].astype(np.int16))
             index = pa.Array.from_buffers(pa.int16(), count, [valid, chosen])
-            columns.append(pa.DictionaryArray.from_arrays(index, place.choices, safe=False))
+            arrays.append(pa.DictionaryArray.from_arrays(index, place.choices, safe=False))
         else:
             values = pa.py_buffer(numbers[place.slot, :count])
-            columns.append(pa.Array.from_buffers(pa.int64(), count, [valid, values]))
-    return count, columns
+            arrays.append(pa.Array.from_buffers(pa.int64(), count, [valid, values]))
+    return count, arrays

@@ -38,8 +38,8 @@ class HeldKeys:
     """One reference's rows. columns: the word at which each column begins."""
 
     rows: NDArray[np.uint64]
-    slots: NDArray[np.int32]
-    columns: NDArray[np.int32]
+    slots: NDArray[np.int64]
+    columns: NDArray[np.int64]
 
     @property
     def width(self) -> int:
@@ -61,7 +61,7 @@ def hold_keys(table: pa.Table, integers: Sequence[bool]) -> HeldKeys | None:
             return None
         laid.append(part)
     widths = [words.shape[1] for words, _ in laid]
-    columns = np.cumsum([0, *widths])[:-1].astype(np.int32)
+    columns = np.cumsum([0, *widths])[:-1].astype(np.int64)
     rows = np.ascontiguousarray(np.hstack([words for words, _ in laid]))
     return HeldKeys(rows, _slots(_hashes(laid)), columns)
 
@@ -97,9 +97,9 @@ def _hashes(laid: Sequence[tuple[Words, NDArray[np.int64] | None]]) -> Words:
     return hashes
 
 
-def _slots(hashes: Words) -> NDArray[np.int32]:
+def _slots(hashes: Words) -> NDArray[np.int64]:
     size = 1 << max(1, (2 * len(hashes)).bit_length())
-    slots = np.full(size, -1, np.int32)
+    slots = np.full(size, -1, np.int64)
     at = (hashes & np.uint64(size - 1)).astype(np.int64)
     waiting = np.arange(len(hashes))
     while len(waiting):

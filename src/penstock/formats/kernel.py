@@ -6,14 +6,18 @@ other white space, nested values, a value out of bounds) leaves the record *doub
 to the statement of `judge_sql`. So a record's verdict does not depend on whether this file is used.
 
 Only this file imports numba. Reading is by words of eight bytes, so the data must go on for `PAD` bytes and the longest
-field name behind the last record that is looked at. The loop is one function: calls would cost as much as the work.
+field name behind the last record that is looked at. Bytes are read and written by address, for an index that might be
+negative costs as much as the check that it is for. The loop is one function: calls would cost as much as the work.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from llvmlite.ir import IntType
 from numba import boolean, int8, int32, int64, njit, uint8, uint64, void
-from numba.core.types import Array
+from numba.core.types import Array, Tuple
+from numba.cpython.unsafe.numbers import trailing_zeros
+from numba.extending import intrinsic
 
 PAD = 64
 TEXT, INTEGER, BOOLEAN, TOKEN = range(4)
@@ -32,6 +36,40 @@ _DASHES_2, _IN_2, _ZERO_2 = _U(0x00002D000000002D), _U(0x0000FF00000000FF), _U(0
 _DASHES_3, _IN_3, _ZERO_3 = _U(0x2D000000002D0000), _U(0xFF00000000FF0000), _U(0x1D000000001D0000)
 
 
+_ONES = _U(0x0101010101010101)
+_QUOTES = _U(0x2222222222222222)
+_BACKSLASHES = _U(0x5C5C5C5C5C5C5C5C)
+_DOTS = _U(0x2E2E2E2E2E2E2E2E)
+_SEVENS = _U(0x7F7F7F7F7F7F7F7F)
+_GATHER = _U(0x0102040810204080)  # brings the lowest bits of eight bytes together in the highest byte
+
+
+def _at(builder, address, bits):
+    return builder.inttoptr(address, IntType(bits).as_pointer())
+
+
+@intrinsic
+def _word(context, address):
+    """The eight bytes at an address."""
+    return uint64(int64), lambda _, builder, __, given: builder.load(_at(builder, given[0], 64), align=1)
+
+
+@intrinsic
+def _byte(context, address):
+    """The byte at an address, as a number."""
+    return int64(int64), lambda _, builder, __, given: builder.zext(
+        builder.load(_at(builder, given[0], 8), align=1), IntType(64)
+    )
+
+
+@intrinsic
+def _put(context, address, word):
+    """Write eight bytes at an address."""
+    return void(int64, uint64), lambda _, builder, __, given: builder.store(
+        given[1], _at(builder, given[0], 64), align=1
+    )
+
+
 @njit(inline="always")
 def _digits(word):
     return (((word + _FROM_0) & ~(word + _PAST_9)) & ~word & _HIGH) == _HIGH
@@ -39,10 +77,11 @@ def _digits(word):
 
 @njit(inline="always")
 def _hexadecimal(word):
+    """The highest bit of each byte that is a hexadecimal digit."""
     lower = word | _LOWER
     digit = (word + _FROM_0) & ~(word + _PAST_9)
     letter = (lower + _FROM_A) & ~(lower + _PAST_F)
-    return ((digit | letter) & ~word & _HIGH) == _HIGH
+    return (digit | letter) & ~word & _HIGH
 
 
 @njit(inline="always")
@@ -56,12 +95,12 @@ def _number(word):
 
 
 @njit(inline="always")
-def _is_uuid(words, at):
-    second, third = words[at + 8], words[at + 16]
-    if (second & _IN_2) != _DASHES_2 or (third & _IN_3) != _DASHES_3:
-        return False
-    ends = _hexadecimal(words[at]) and _hexadecimal(words[at + 24]) and _hexadecimal(words[at + 28])
-    return ends and _hexadecimal(second ^ _ZERO_2) and _hexadecimal(third ^ _ZERO_3)
+def _is_uuid(at):
+    second, third = _word(at + 8), _word(at + 16)
+    dashes = ((second & _IN_2) ^ _DASHES_2) | ((third & _IN_3) ^ _DASHES_3)
+    ends = _hexadecimal(_word(at)) & _hexadecimal(_word(at + 24)) & _hexadecimal(_word(at + 28))
+    middle = _hexadecimal(second ^ _ZERO_2) & _hexadecimal(third ^ _ZERO_3)
+    return ((ends & middle) ^ _HIGH) | dashes == _U(0)
 
 
 @njit(inline="always")
@@ -74,29 +113,48 @@ def _is_hexadecimal(byte):
     return 48 <= byte <= 57 or 97 <= (byte | 32) <= 102
 
 
+@njit(inline="always")
+def _dots(word):
+    """One bit for each byte that is a dot."""
+    word ^= _DOTS
+    zeros = ~(((word & _SEVENS) + _SEVENS) | word | _SEVENS)
+    return ((zeros >> _U(7)) * _GATHER) >> _U(56)
+
+
 @njit
-def _is_ipv4(data, at, end):
+def _is_ipv4(at, end):
+    length = end - at
+    if length < 7 or length > 15:
+        return False
+    dots = (_dots(_word(at)) | (_dots(_word(at + 8)) << _U(8))) & ((_U(1) << _U(length)) - _U(1))
+    wrong = _U(0)
     for part in range(4):
-        if part > 0:
-            if at >= end or data[at] != 46:
-                return False
-            at += 1
-        start, value = at, 0
-        while at < end and at - start < 4 and _is_digit(data[at]):
-            value = value * 10 + np.int64(data[at]) - 48
-            at += 1
-        if at == start or at - start > 3 or value > 255 or (at - start > 1 and data[start] == 48):
+        if (dots == _U(0)) != (part == 3):
             return False
-    return at == end
+        stop = at + np.int64(trailing_zeros(dots)) if part < 3 else end
+        size = stop - at
+        if size < 1 or size > 3:
+            return False
+        # the digits as numbers, moved so that the last of them is the third byte
+        empty = _U(24 - 8 * size)
+        digits = ((_word(at) ^ _ZEROS) << empty) & _U(0xFFFFFF)
+        wrong |= (digits | (digits + _U(0x767676))) & _U(0x808080)
+        value = (digits & _U(0xFF)) * _U(100) + ((digits >> _U(8)) & _U(0xFF)) * _U(10) + (digits >> _U(16))
+        if value > _U(255) or (size > 1 and (digits >> empty) & _U(0xFF) == _U(0)):
+            return False
+        # the places of the dots that follow are counted from behind this one
+        dots = dots >> _U(size + 1)
+        at = stop + 1
+    return wrong == _U(0)
 
 
 @njit
-def _is_ipv6(data, at, end):
+def _is_ipv6(at, end):
     groups, gap = 0, False
     if end - at < 2:
         return False
-    if data[at] == 58:
-        if data[at + 1] != 58:
+    if _byte(at) == 58:
+        if _byte(at + 1) != 58:
             return False
         gap = True
         at += 2
@@ -104,10 +162,10 @@ def _is_ipv6(data, at, end):
             return True
     while True:
         start = at
-        while at < end and at - start < 5 and _is_hexadecimal(data[at]):
+        while at < end and at - start < 5 and _is_hexadecimal(_byte(at)):
             at += 1
-        if at < end and data[at] == 46:
-            if not _is_ipv4(data, start, end):
+        if at < end and _byte(at) == 46:
+            if not _is_ipv4(start, end):
                 return False
             groups += 2
             break
@@ -116,10 +174,10 @@ def _is_ipv6(data, at, end):
         groups += 1
         if at == end:
             break
-        if data[at] != 58 or at + 1 == end:
+        if _byte(at) != 58 or at + 1 == end:
             return False
         at += 1
-        if data[at] == 58:
+        if _byte(at) == 58:
             if gap:
                 return False
             gap = True
@@ -130,37 +188,37 @@ def _is_ipv6(data, at, end):
 
 
 @njit(inline="always")
-def _same(words, at, wanted, masks, first, last):
+def _same(at, wanted, masks, first, last):
     for place in range(first, last):
-        if (words[at] & masks[place]) != wanted[place]:
+        if (_word(at) & masks[place]) != wanted[place]:
             return False
         at += 8
     return True
 
 
 @njit
-def _number_end(data, at, end):
+def _number_end(at, end):
     """Behind a JSON number, or -1."""
-    if data[at] == 45:
+    if _byte(at) == 45:
         at += 1
     start = at
-    while at < end and _is_digit(data[at]):
+    while at < end and _is_digit(_byte(at)):
         at += 1
-    if at == start or (at - start > 1 and data[start] == 48):
+    if at == start or (at - start > 1 and _byte(start) == 48):
         return -1
-    if at < end and data[at] == 46:
+    if at < end and _byte(at) == 46:
         at += 1
         start = at
-        while at < end and _is_digit(data[at]):
+        while at < end and _is_digit(_byte(at)):
             at += 1
         if at == start:
             return -1
-    if at < end and (data[at] | 32) == 101:
+    if at < end and (_byte(at) | 32) == 101:
         at += 1
-        if at < end and (data[at] == 43 or data[at] == 45):
+        if at < end and (_byte(at) == 43 or _byte(at) == 45):
             at += 1
         start = at
-        while at < end and _is_digit(data[at]):
+        while at < end and _is_digit(_byte(at)):
             at += 1
         if at == start:
             return -1
@@ -168,12 +226,12 @@ def _number_end(data, at, end):
 
 
 @njit(inline="always")
-def _literal(words, at):
+def _literal(at):
     """The length of `true`, `false` or `null` that begins here; 0 for none."""
-    four = words[at] & _U(0xFFFFFFFF)
+    four = _word(at) & _U(0xFFFFFFFF)
     if four == _U(0x65757274) or four == _U(0x6C6C756E):
         return 4
-    if (words[at] & _U(0xFFFFFFFFFF)) == _U(0x65736C6166):
+    if (_word(at) & _U(0xFFFFFFFFFF)) == _U(0x65736C6166):
         return 5
     return 0
 
@@ -185,38 +243,44 @@ def _mixed(hashed, word):
 
 
 @njit(inline="always")
-def _part(words, at, left):
+def _part(at, left):
     """The word at `at`, of which `left` bytes belong to the text."""
-    return words[at] if left >= 8 else words[at] & ((_U(1) << _U(8 * left)) - _U(1))
+    return _word(at) if left >= 8 else _word(at) & ((_U(1) << _U(8 * left)) - _U(1))
 
 
 @njit
-def _is_held(words, begins, lengths, values, kinds, fields, columns, slots, held, width):
-    """Whether a reference has a row with these values."""
+def _is_held(begins, lengths, values, kinds, key, places, slots, held):
+    """Whether a reference has a row with these values. slots, held: addresses."""
+    first, behind, width, last = key[0], key[1], key[2], key[4]
+    slots += 8 * key[3]
+    held += 8 * key[5]
     hashed = _U(0)
-    for field in fields:
+    for place in range(first, behind):
+        field = places[place, 0]
         if kinds[field] == INTEGER:
             hashed = _mixed(hashed, values[field])
             continue
-        hashed = _mixed(hashed, _U(lengths[field]))
-        for step in range(0, lengths[field], 8):
-            hashed = _mixed(hashed, _part(words, begins[field] + step, lengths[field] - step))
-    last = np.int64(len(slots) - 1)
-    slot = np.int64(hashed & _U(last))
-    while slots[slot] >= 0:
-        row, same = np.int64(slots[slot]) * width, True
-        for place in range(len(fields)):
-            field, at = fields[place], row + np.int64(columns[place])
+        begin, length = begins[field], lengths[field]
+        hashed = _mixed(hashed, _U(length))
+        for step in range(0, length, 8):
+            hashed = _mixed(hashed, _part(begin + step, length - step))
+    slot = np.int64(hashed) & last
+    row = np.int64(_word(slots + 8 * slot))
+    while row >= 0:
+        differs = _U(0)
+        for place in range(first, behind):
+            field, at = places[place, 0], held + 8 * (row * width + places[place, 1])
             if kinds[field] == INTEGER:
-                same = same and held[at] == values[field]
+                differs |= _word(at) ^ values[field]
                 continue
-            same = same and held[at] == _U(lengths[field])
-            for step in range(0, lengths[field] if same else 0, 8):
-                at += 1
-                same = same and held[at] == _part(words, begins[field] + step, lengths[field] - step)
-        if same:
+            begin, length = begins[field], lengths[field]
+            differs |= _word(at) ^ _U(length)
+            for step in range(0, length if differs == _U(0) else 0, 8):
+                differs |= _word(at + 8 + step) ^ _part(begin + step, length - step)
+        if differs == _U(0):
             return True
         slot = (slot + 1) & last
+        row = np.int64(_word(slots + 8 * slot))
     return False
 
 
@@ -224,68 +288,56 @@ def _read_only(kind: object, dimensions: int = 1) -> object:
     return Array(kind, dimensions, "C", readonly=True)
 
 
-_WORDS = Array(uint64, 1, "A", readonly=True, aligned=False)
-_SIGNATURE = int64(
-    *(_read_only(uint8), _WORDS, _read_only(int32), boolean),
+_CONTRACT = Tuple((
     *(_read_only(uint64), _read_only(uint64), _read_only(int32), _read_only(int32)),
     *(_read_only(int8), _read_only(int8), _read_only(boolean), _read_only(int64, 2)),
     *(_read_only(int32), _read_only(uint64, 2), _read_only(uint64, 2), _read_only(int64)),
     *(_read_only(int32), _read_only(int32)),
-    *(_read_only(int32), _read_only(int32), _read_only(int32), _read_only(int32)),
-    *(_read_only(int64), _read_only(int32), _read_only(int64), _read_only(uint64)),
-    *(boolean[::1], int64[:, ::1], boolean[:, ::1]),
-    *(Array(uint64, 2, "A", aligned=False), int32[:, ::1], boolean[:, ::1]),
+))  # fmt: skip
+_REFERENCES = Tuple((_read_only(int64, 2), _read_only(int64, 2), _read_only(int64), _read_only(uint64)))
+_COLUMNS = Tuple((int64[:, ::1], boolean[:, ::1], uint8[:, ::1], int32[:, ::1], boolean[:, ::1]))
+_SIGNATURE = int64(
+    *(_read_only(uint8), _read_only(int32), boolean, _CONTRACT, _REFERENCES),
+    *(boolean[::1], boolean[::1], _COLUMNS),
 )
 
 
-@njit(void(Array(uint64, 2, "A", aligned=False), int64, int64, _WORDS, int64, int64), inline="always")
-def _copy(texts, slot, to, words, start, length):
+@njit(inline="always")
+def _copy(to, start, length):
     for step in range(0, length, 8):
-        texts[slot, to + step] = words[start + step]
+        _put(to + step, _word(start + step))
+
+
+@njit(inline="always")
+def _text_end(at, end, ascii_only):
+    """Where a text has its first byte that is a quote, a backslash, a control character or (perhaps) not ASCII."""
+    while at < end:
+        word = _word(at)
+        quote, backslash = word ^ _QUOTES, word ^ _BACKSLASHES
+        # a borrow makes bytes look like these only behind the first that is one
+        found = ((quote - _ONES) & ~quote) | ((backslash - _ONES) & ~backslash) | ((word - _LOWER) & ~word)
+        if ascii_only:
+            found |= word
+        found &= _HIGH
+        if found != _U(0):
+            return at + (np.int64(trailing_zeros(found)) >> 3)
+        at += 8
+    return at
 
 
 @njit(_SIGNATURE, nogil=True, cache=True)
-def prove(
-    data,
-    words,
-    ends,
-    ascii_only,
-    name_words,
-    name_masks,
-    name_at,
-    name_length,
-    kinds,
-    rules,
-    required,
-    bounds,
-    choice_first,
-    choice_words,
-    choice_masks,
-    choice_length,
-    number_slot,
-    text_slot,
-    key_first,
-    key_fields,
-    key_columns,
-    key_width,
-    slots_at,
-    slots,
-    rows_at,
-    held,
-    proven,
-    numbers,
-    number_present,
-    texts,
-    text_ends,
-    text_present,
-):
+def prove(data, ends, ascii_only, contract, references, proven, foreign, columns):
     """Judge the records between `ends`; the values of those proven are written one after the other. How many they are.
 
-    data, words: the bytes, and the same bytes as the eight-byte word that begins at each. proven: per record.
-    key_first to held: foreign keys and what their references hold, as `formats/held_keys.py` lays it out.
-    numbers: [slot, row], of a choice its place. texts: words of the bytes of [slot]; text_ends: [slot, row + 1], the
-    first is 0.
+    contract, references: as `formats/compiled.py` lays them out. proven: per record. foreign: set where a byte that is
+    not ASCII gave a doubt. columns, to be filled by slot: numbers (of a choice its place) and where they are given; the
+    bytes of texts, their ends (the first is 0) and where they are given.
     """
+    name_words, name_masks, name_at, name_length = contract[:4]
+    kinds, rules, required, bounds = contract[4:8]
+    choice_first, choice_words, choice_masks, choice_length, number_slot, text_slot = contract[8:]
+    keys, key_places, slots, held = references
+    numbers, number_present, texts, text_ends, text_present = columns
     fields = len(kinds)
     expected = np.arange(fields)
     # where the values of the record lie that is being read, or what they are
@@ -294,28 +346,29 @@ def prove(
     for field in range(fields):
         if required[field]:
             needed |= _U(1) << _U(field)
+    base, texts_at, texts_size = np.int64(data.ctypes.data), np.int64(texts.ctypes.data), np.int64(texts.shape[1])
+    slots_from, held_from = np.int64(slots.ctypes.data), np.int64(held.ctypes.data)
     rows = 0
     for record in range(len(ends) - 1):
-        at, end = np.int64(ends[record]), np.int64(ends[record + 1])
+        at, end = base + ends[record], base + ends[record + 1]
         proven[record] = False
-        if at >= end or data[at] != 123:
+        if at >= end or _byte(at) != 123:
             continue
         seen, place, good = _U(0), 0, False
         at += 1
-        for field in range(fields):
-            if number_slot[field] >= 0:
-                number_present[number_slot[field], rows] = False
-            if text_slot[field] >= 0:
-                text_present[text_slot[field], rows] = False
-                text_ends[text_slot[field], rows + 1] = text_ends[text_slot[field], rows]
+        for slot in range(len(number_present)):
+            number_present[slot, rows] = False
+        for slot in range(len(text_present)):
+            text_present[slot, rows] = False
+            text_ends[slot, rows + 1] = text_ends[slot, rows]
         while place < fields:
-            while at < end and data[at] == 32:
+            while at < end and _byte(at) == 32:
                 at += 1
             field = expected[place]
-            if not _same(words, at, name_words, name_masks, name_at[field], name_at[field + 1]):
+            if not _same(at, name_words, name_masks, name_at[field], name_at[field + 1]):
                 field = -1
                 for other in range(fields):
-                    if _same(words, at, name_words, name_masks, name_at[other], name_at[other + 1]):
+                    if _same(at, name_words, name_masks, name_at[other], name_at[other + 1]):
                         field = other
                         break
                 if field < 0:
@@ -326,50 +379,47 @@ def prove(
                 break
             seen |= bit
             at += name_length[field]
-            while at < end and data[at] == 32:
+            while at < end and _byte(at) == 32:
                 at += 1
-            if at >= end or data[at] != 58:
+            if at >= end or _byte(at) != 58:
                 break
             at += 1
-            while at < end and data[at] == 32:
+            while at < end and _byte(at) == 32:
                 at += 1
             if at >= end:
                 break
-            first, kind = data[at], kinds[field]
+            first, kind = _byte(at), kinds[field]
             if first == 34 and kind in (TEXT, TOKEN):
                 start = at + 1
                 at = start
                 rule = rules[field]
                 if rule == UUID:
-                    if at + 36 >= end or data[at + 36] != 34 or not _is_uuid(words, at):
+                    if at + 36 >= end or _byte(at + 36) != 34 or not _is_uuid(at):
                         break
                     at += 36
                 else:
-                    while at < end and data[at] != 34 and data[at] != 92 and data[at] >= 32:
-                        if ascii_only and data[at] >= 128:
-                            break
-                        at += 1
-                    if at >= end or data[at] != 34:
+                    at = _text_end(at, end, ascii_only)
+                    if at >= end or _byte(at) != 34:
+                        foreign[0] |= at < end and _byte(at) >= 128
                         break
                     length = at - start
                     if rule == IP:
-                        if not _is_ipv4(data, start, at) and not _is_ipv6(data, start, at):
+                        if not _is_ipv4(start, at) and not _is_ipv6(start, at):
                             break
                     elif rule == CHOICE:
-                        hit = False
+                        hit = -1
+                        first_word, second_word = _word(start), _word(start + 8)
                         for choice in range(choice_first[field], choice_first[field + 1]):
-                            if (
-                                choice_length[choice] == length
-                                and (words[start] & choice_masks[choice, 0]) == choice_words[choice, 0]
-                                and (words[start + 8] & choice_masks[choice, 1]) == choice_words[choice, 1]
-                            ):
-                                hit = True
-                                if number_slot[field] >= 0:
-                                    numbers[number_slot[field], rows] = choice - choice_first[field]
-                                    number_present[number_slot[field], rows] = True
-                                break
-                        if not hit:
+                            differs = (first_word & choice_masks[choice, 0]) ^ choice_words[choice, 0]
+                            differs |= (second_word & choice_masks[choice, 1]) ^ choice_words[choice, 1]
+                            differs |= _U(choice_length[choice] ^ length)
+                            # no branch: which choice it is cannot be foreseen
+                            hit = choice if differs == _U(0) else hit
+                        if hit < 0:
                             break
+                        if number_slot[field] >= 0:
+                            numbers[number_slot[field], rows] = hit - choice_first[field]
+                            number_present[number_slot[field], rows] = True
                 begins[field], lengths[field] = start, at - start
                 at += 1
                 slot = text_slot[field]
@@ -379,7 +429,7 @@ def prove(
                         start -= 1
                     stop = at if kind == TOKEN else at - 1
                     to = np.int64(text_ends[slot, rows])
-                    _copy(texts, slot, to, words, start, stop - start)
+                    _copy(texts_at + slot * texts_size + to, start, stop - start)
                     text_ends[slot, rows + 1] = to + stop - start
                     text_present[slot, rows] = True
             elif kind == INTEGER and (first == 45 or _is_digit(first)):
@@ -387,14 +437,14 @@ def prove(
                 if negative:
                     at += 1
                 start, value = at, _U(0)
-                while at - start < 16 and _digits(words[at]):
-                    value = value * _U(100000000) + _number(words[at])
+                while at - start < 16 and _digits(_word(at)):
+                    value = value * _U(100000000) + _number(_word(at))
                     at += 8
-                while at - start < 20 and _is_digit(data[at]):
-                    value = value * _U(10) + _U(data[at] - 48)
+                while at - start < 20 and _is_digit(_byte(at)):
+                    value = value * _U(10) + _U(_byte(at) - 48)
                     at += 1
                 # 19 digits fit into 64 bits without a sign
-                if at == start or at > end or at - start > 19 or (at - start > 1 and data[start] == 48):
+                if at == start or at > end or at - start > 19 or (at - start > 1 and _byte(start) == 48):
                     break
                 if value > _U(9223372036854775807) or (negative and value == _U(0)):
                     break
@@ -407,7 +457,7 @@ def prove(
                     numbers[slot, rows] = number
                     number_present[slot, rows] = True
             else:
-                length = _literal(words, at)
+                length = _literal(at)
                 if length == 4 and first == 110:
                     if required[field]:
                         break
@@ -420,40 +470,29 @@ def prove(
                         number_present[slot, rows] = True
                 elif kind == TOKEN:
                     start = at
-                    at = at + length if length > 0 else _number_end(data, at, end)
+                    at = at + length if length > 0 else _number_end(at, end)
                     # a bare -0 loses its sign in JSON parsers
-                    if at < 0 or (at == start + 2 and first == 45 and data[at - 1] == 48):
+                    if at < 0 or (at == start + 2 and first == 45 and _byte(at - 1) == 48):
                         break
                     slot = text_slot[field]
                     to = np.int64(text_ends[slot, rows])
-                    _copy(texts, slot, to, words, start, at - start)
+                    _copy(texts_at + slot * texts_size + to, start, at - start)
                     text_ends[slot, rows + 1] = to + at - start
                     text_present[slot, rows] = True
                 else:
                     break
             place += 1
-            while at < end and data[at] == 32:
+            while at < end and _byte(at) == 32:
                 at += 1
             if at >= end:
                 break
-            if data[at] == 44:
+            if _byte(at) == 44:
                 at += 1
                 continue
-            good = data[at] == 125 and at + 1 == end and (seen & needed) == needed
+            good = _byte(at) == 125 and at + 1 == end and (seen & needed) == needed
             break
-        for key in range(len(key_width)):
-            good = good and _is_held(
-                words,
-                begins,
-                lengths,
-                values,
-                kinds,
-                key_fields[key_first[key] : key_first[key + 1]],
-                key_columns[key_first[key] : key_first[key + 1]],
-                slots[slots_at[key] : slots_at[key + 1]],
-                held[rows_at[key] : rows_at[key + 1]],
-                np.int64(key_width[key]),
-            )
+        for key in range(len(keys)):
+            good = good and _is_held(begins, lengths, values, kinds, keys[key], key_places, slots_from, held_from)
         if good:
             proven[record] = True
             rows += 1
