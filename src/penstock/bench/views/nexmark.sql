@@ -1,7 +1,7 @@
 -- Nexmark: the queries as published for Flink SQL, in DuckDB's dialect, over the three streams of the auction site.
 -- q12 counts by event time (no view reads a clock); q13 joins a reference instead of a file; q14 counts letters with
--- SQL instead of a function of Java. Left out: q5 (hopping windows) and q11 (sessions). q10 writes files by day and
--- minute: its view gives both columns, the sink's URL the folder.
+-- SQL instead of a function of Java. q10 writes files by day and minute: its view gives both columns, the sink's URL the
+-- folder.
 
 CREATE STREAM person (
     id BIGINT NOT NULL, name VARCHAR NOT NULL, "emailAddress" VARCHAR NOT NULL, "creditCard" VARCHAR NOT NULL,
@@ -47,6 +47,23 @@ FROM (
     GROUP BY a.id, a.category
 ) AS q
 GROUP BY q.category;
+
+CREATE VIEW q5 WITH (state = 'unbounded') AS
+SELECT b.auction, b.num
+FROM (
+    SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime
+    FROM bid
+    GROUP BY auction, hop("dateTime", INTERVAL '10 seconds', INTERVAL '2 seconds')
+) AS b
+JOIN (
+    SELECT max(num) AS maxn, starttime, endtime
+    FROM (
+        SELECT count(*) AS num, window_start AS starttime, window_end AS endtime
+        FROM bid
+        GROUP BY auction, hop("dateTime", INTERVAL '10 seconds', INTERVAL '2 seconds')
+    ) AS counts
+    GROUP BY starttime, endtime
+) AS m ON b.starttime = m.starttime AND b.endtime = m.endtime AND b.num >= m.maxn;
 
 CREATE VIEW q6 WITH (state = 'unbounded') AS
 SELECT q.seller, q.id,
@@ -97,6 +114,11 @@ CREATE VIEW q10 WITH (state = 'unbounded') AS
 SELECT auction, bidder, price, "dateTime", extra, strftime("dateTime", '%Y-%m-%d') AS dt,
     strftime("dateTime", '%H:%M') AS hm
 FROM bid;
+
+CREATE VIEW q11 WITH (state = 'unbounded') AS
+SELECT bidder, count(*) AS bid_count, window_start AS starttime, window_end AS endtime
+FROM bid
+GROUP BY bidder, session("dateTime", INTERVAL '10 seconds');
 
 CREATE VIEW q12 WITH (state = 'unbounded') AS
 SELECT bidder, count(*) AS bid_count, time_bucket(INTERVAL '10 seconds', "dateTime") AS starttime,

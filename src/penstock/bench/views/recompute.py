@@ -63,11 +63,11 @@ class Recompute:
         self._connection.execute(f"DELETE FROM {name}")
         self._connection.execute(f"INSERT INTO {name} FROM now")
         self._connection.execute("COMMIT")
-        self._connection.execute("FROM changed").to_arrow_table()
+        self._connection.sql("FROM changed").to_arrow_table()
 
     def content(self, view: str) -> pa.Table:
         """The rows that the last run gave."""
-        return self._connection.execute(f"FROM {_quoted(view)}").to_arrow_table()
+        return self._connection.sql(f"FROM {_quoted(view)}").to_arrow_table()
 
     def close(self) -> None:
         """Everything is gone."""
