@@ -486,11 +486,6 @@ RANKED = tuple(
             "SELECT window_start, window_end, t.a, count(*) AS n, sum(m.x) AS x FROM t JOIN m ON t.k = m.k "
             "GROUP BY hop(make_timestamp(t.k::BIGINT * 1000000), INTERVAL 3 SECONDS, INTERVAL 1 SECOND), t.a",
         ),
-        _one("unnest_lists", "SELECT k, unnest([x, NULL, k]) AS u, unnest(['a', 'b']) AS w FROM m WHERE x IS NOT NULL"),
-        _one("unnest_join", "SELECT t.a, unnest(range(m.x)) AS u FROM t LEFT JOIN m ON t.k = m.k"),
-        _one("unnest_distinct", "SELECT DISTINCT unnest([g, 'z']) AS g FROM s"),
-        _one("unnest_below", "SELECT q.u, count(*) AS n FROM (SELECT unnest([k, x]) AS u FROM m) AS q GROUP BY q.u"),
-        _one("unnest_groups", "SELECT k, unnest(list(x)) AS x FROM m GROUP BY k"),
         Case(
             "ranks_over_views",
             (
@@ -500,6 +495,67 @@ RANKED = tuple(
                 View("best", "SELECT a, rn FROM named ORDER BY a, rn LIMIT 2"),
             ),
         ),
+    )
+)
+
+# unnest, LATERAL and ASOF joins.
+EXPANDED = tuple(
+    replace(case, definite=True)
+    for case in (
+        _one("unnest_lists", "SELECT k, unnest([x, NULL, k]) AS u, unnest(['a', 'b']) AS w FROM m WHERE x IS NOT NULL"),
+        _one("unnest_join", "SELECT t.a, unnest(range(m.x)) AS u FROM t LEFT JOIN m ON t.k = m.k"),
+        _one("unnest_distinct", "SELECT DISTINCT unnest([g, 'z']) AS g FROM s"),
+        _one("unnest_below", "SELECT q.u, count(*) AS n FROM (SELECT unnest([k, x]) AS u FROM m) AS q GROUP BY q.u"),
+        _one(
+            "unnest_from",
+            "SELECT m.k, u.v + 1 AS v FROM m, unnest([m.x, 7, NULL]) AS u(v) WHERE u.v IS NOT NULL OR m.k = 1",
+        ),
+        _one(
+            "unnest_from_join",
+            "SELECT t.a, u.v, count(*) AS n FROM t JOIN m ON t.k = m.k CROSS JOIN unnest(range(m.x + t.k)) AS u(v) "
+            "LEFT JOIN r ON r.k = u.v GROUP BY t.a, u.v",
+        ),
+        _one("unnest_left", "SELECT t.k, u.v FROM t LEFT JOIN unnest(range(t.n)) AS u(v) ON TRUE"),
+        _one(
+            "unnest_twice",
+            "SELECT m.k, a.v AS v1, b.v AS v2 FROM m, unnest([m.x, 1]) AS a(v), unnest([a.v, 2]) AS b(v)",
+        ),
+        _one(
+            "lateral_where",
+            "SELECT t.k, l.y + 1 AS y FROM t, LATERAL (SELECT t.n * 2 AS y WHERE t.n > 0) AS l WHERE l.y < 9",
+        ),
+        _one(
+            "lateral_top",
+            "SELECT t.k, l.x FROM t, "
+            "LATERAL (SELECT m.x FROM m WHERE m.k = t.n AND m.x >= 0 ORDER BY m.x DESC LIMIT 2) AS l",
+        ),
+        _one(
+            "lateral_top_left",
+            "SELECT t.k, l.x FROM t "
+            "LEFT JOIN LATERAL (SELECT x FROM m WHERE t.n = m.k ORDER BY x LIMIT 1) AS l ON TRUE",
+        ),
+        _one(
+            "lateral_rows",
+            "SELECT t.a, l.y FROM t CROSS JOIN LATERAL (SELECT m.x + 1 AS y FROM m WHERE m.k = t.k) AS l",
+        ),
+        _one("asof_after", "SELECT t.k, m.x FROM t ASOF JOIN m ON t.k > m.x"),
+        _one("asof_before", "SELECT m.k, m.x, t.k AS tk, t.a FROM m ASOF LEFT JOIN t ON m.k = t.n AND m.x <= t.k"),
+        _one("asof_turned", "SELECT m.x, t.a FROM m ASOF JOIN t ON t.n = m.k AND t.k > m.x"),
+        _one("asof_stream", "SELECT s.at, s.k, s2.w FROM s ASOF LEFT JOIN s2 ON s.k = s2.k AND s.at >= s2.at"),
+        _one(
+            "asof_then", "SELECT s.v, t.a, r.label FROM s ASOF JOIN t ON s.v >= t.n JOIN r ON r.k = t.k WHERE s.v < 3"
+        ),
+        _one("asof_group", "SELECT t.a, count(*) AS n FROM m ASOF LEFT JOIN t ON m.x >= t.k GROUP BY t.a"),
+        _one(
+            "asof_of_query",
+            "WITH q AS (SELECT k, max(x) AS x FROM m GROUP BY k) SELECT t.a, q.x FROM t ASOF LEFT JOIN q ON t.k >= q.k",
+        ),
+        _one(
+            "asof_twice",
+            "SELECT m.x, a.a AS a1, b.a AS a2 FROM m ASOF LEFT JOIN t AS a ON m.x >= a.k "
+            "ASOF LEFT JOIN t AS b ON m.k < b.k",
+        ),
+        _one("unnest_groups", "SELECT k, unnest(list(x)) AS x FROM m GROUP BY k"),
     )
 )
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.law.catalogue import CATALOGUE, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
+from tests.law.catalogue import CATALOGUE, EXPANDED, FLAT, GROUPS, JOINS, NESTED, RANKED, SETS, UNSTATED, WINDOWS
 from tests.law.law import Case, check, lawful
 from tests.law.rewritten import GROUPING_SETS, HIDDEN_NAMES, OUTER, SET_OPERATIONS, SUBQUERIES
 from tests.law.world import Event, dense, epochs
@@ -34,6 +34,7 @@ FAMILIES = (
     _family("nested", NESTED),
     _family("unstated", UNSTATED),
     _family("ranked", RANKED),
+    _family("expanded", EXPANDED),
     _family("windows", WINDOWS),
     _family("rewritten_joins", OUTER),
     _family("rewritten_sets", (*SET_OPERATIONS, *HIDDEN_NAMES, *GROUPING_SETS)),
@@ -59,7 +60,7 @@ def test_families_of_views_are_their_batch_queries(case: Case) -> None:
     hold_law(case, 6)
 
 
-@pytest.mark.parametrize("case", [c for c in UNSTATED if "asof" in c.name], ids=str)
+@pytest.mark.parametrize("case", [c for c in (*UNSTATED, *EXPANDED) if "asof" in c.name], ids=str)
 def test_v4_an_asof_join_tells_rows_that_tie_apart(case: Case) -> None:
     for seed in range(1, 4):
         check(case, dense(case.sources, seed))

@@ -16,7 +16,7 @@ from penstock.plan.blocks import ConstantBlock, Field, FlatBlock, RefreshBlock, 
 from penstock.plan.clauses import Opaque, is_grouped, is_plain, refuse
 from penstock.plan.fuse import fused
 from penstock.plan.late import exclude_late
-from penstock.plan.limits import Ranking, distinct_on_as_rank, is_distinct_on, is_limited, limit_as_rank
+from penstock.plan.limits import Ranking, distinct_on_as_rank, is_distinct_on, is_limited, limit_as_rank, named
 from penstock.plan.made import Made
 from penstock.plan.noise import noisy_columns
 from penstock.plan.parse import DIALECT
@@ -31,7 +31,7 @@ from penstock.plan.select_session import is_session, session_block
 
 def compile_query(made: Made, tree: exp.Query, name: str, fields: tuple[Field, ...]) -> Relation:
     """Blocks for `tree` under `name`; raises Opaque where only refresh is right."""
-    tree = fused(tree)
+    tree = fused(named(tree, made.relations) if isinstance(tree, exp.Select) else tree)
     if is_limited(tree):
         return _ranking(made, limit_as_rank(tree, fields, made.binder), name, fields)
     if isinstance(tree, exp.Select) and is_distinct_on(tree):
@@ -150,7 +150,10 @@ def _hoist(made: Made, tree: exp.Query, name: str) -> exp.Query:
             if not subquery.alias:
                 raise Opaque("a subquery without a name")
             below = _session if is_session(subquery) else _inner
-            block = below(made, subquery.this, f"{name}$from_{subquery.alias}_{number}", subquery.args["alias"])
+            place = f"{name}$from_{subquery.alias}_{number}"
+            while place in made.blocks:  # A rewrite put another query in the place of one that is a block already.
+                place += "_again"
+            block = below(made, subquery.this, place, subquery.args["alias"])
             subquery.replace(exp.Table(this=exp.to_identifier(block.name, quoted=True), alias=subquery.args["alias"]))
     return tree
 

@@ -9,13 +9,13 @@ The order is total by then (plan/definite.py). What is ordered by and is no outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from penstock.plan.binder import Binder
-from penstock.plan.blocks import Field
+from penstock.plan.blocks import Field, Relation
 from penstock.plan.clauses import Opaque
 from penstock.plan.parse import DIALECT
 
@@ -67,6 +67,26 @@ def is_limited(tree: exp.Query) -> bool:
 def is_distinct_on(tree: exp.Query) -> bool:
     distinct = tree.args.get("distinct")
     return isinstance(distinct, exp.Distinct) and distinct.args.get("on") is not None
+
+
+def named(tree: exp.Select, relations: Mapping[str, Relation]) -> exp.Select:
+    """The SELECT with the columns of its only input in place of a lone star, where they are known."""
+    if len(tree.expressions) != 1 or tree.expressions[0] != exp.Star() or tree.args.get("joins"):
+        return tree
+    place = tree.args["from_"].this if tree.args.get("from_") else None
+    if place is None or place.args.get("pivots") or not place.alias_or_name:
+        return tree
+    if isinstance(place, exp.Table) and place.name.lower() in relations:
+        names = list(relations[place.name.lower()].columns)
+    elif isinstance(place, exp.Subquery) and isinstance(place.this, exp.Select) and not place.this.is_star:
+        names = place.this.named_selects
+    else:
+        return tree
+    table = exp.to_identifier(place.alias_or_name, quoted=True)
+    tree = tree.copy()
+    columns = [exp.column(exp.to_identifier(n.lower(), quoted=True), table=table.copy()) for n in names]
+    tree.set("expressions", [exp.alias_(c, n, quoted=True) for c, n in zip(columns, names, strict=True)])
+    return tree
 
 
 def limit_as_rank(tree: exp.Query, fields: tuple[Field, ...], binder: Binder) -> Ranking:
