@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
-    *(ROOT / f"docs/guides/{name}.md" for name in ("late-rows-and-dead-letters", "operations", "sessions")),
+    *(ROOT / f"docs/guides/{name}.md" for name in ("late-rows-and-dead-letters", "operations", "sessions", "windows")),
     ROOT / "docs/guides/functions.md",
     ROOT / "docs/guides/steps-and-clocks.md",
 ]

@@ -223,6 +223,20 @@ def test_t6_windows_over_closed_sessions_and_hops_close_in_turn() -> None:
         assert sum((Counter({r[0]: r[1] for r in rows_of(session.read("twenties"))})).values()) > 0
 
 
+def test_v5_a_session_that_grows_is_a_row_that_changes() -> None:
+    pipeline = ps.Pipeline("windows")
+    pipeline.stream("e", E, event_time="at", watermark=DELAY)
+    pipeline.view("w", SESSION)
+    pipeline.view("starts", "SELECT k, window_start FROM e GROUP BY session(at, INTERVAL 5 SECONDS), k")
+    with pipeline.open() as session:
+        for second, ops in ((10, ["+I"]), (12, ["-U", "+U"]), (18, ["+I"]), (15, ["-U", "+U", "-D"])):
+            session.insert("e", [{"k": 1, "v": 1, "at": START + timedelta(seconds=second)}])
+            epoch = session.commit()
+            assert session.changes("w", epoch).column("_op").to_pylist() == ops
+            told = [op for op in ops if op[1] != "U"]
+            assert session.changes("starts", epoch).column("_op").to_pylist() == told
+
+
 @pytest.mark.parametrize("kind", ["tumbling", "hop", "session", "top"])
 @pytest.mark.parametrize("emit", ["changes", "final"])
 def test_t6_the_state_of_a_week_stays_flat(kind: str, emit: str, tmp_path: Path) -> None:

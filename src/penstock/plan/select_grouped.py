@@ -27,6 +27,7 @@ from penstock.plan.blocks import (
 )
 from penstock.plan.clauses import Opaque, aggregates_in, from_clause, having_of
 from penstock.plan.closings import closing_window, output_closings, window_closings
+from penstock.plan.macros import SESSION
 from penstock.plan.noise import is_noisy
 from penstock.plan.parse import DIALECT
 from penstock.plan.select_flat import carrier_of, event_expression, flat_block
@@ -305,9 +306,14 @@ def _hop_window(
 
 
 def _key_columns(fields: tuple[Field, ...], projections: list[exp.Expr], keys: list[exp.Expr]) -> tuple[str, ...]:
-    """The output columns that are the group keys; () where a key is not projected. No keys: the one row needs none."""
+    """The output columns that are the group keys; () where a key is not projected. No keys: the one row needs none.
+
+    A session is known by its start, so that one that grows is a row that changes.
+    """
     found = []
     for key in keys:
+        if isinstance(key, exp.Column) and (key.table, key.name) == (SESSION, "window_end"):
+            continue
         name = next((f.name for f, p in zip(fields, projections, strict=True) if p == key), None)
         if name is None:
             return ()

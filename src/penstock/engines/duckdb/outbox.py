@@ -91,7 +91,7 @@ def numbered_sql(scope: EpochScope, name: str) -> str:
         return f"SELECT {columns}, '+I' AS _op, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
     net = (
         delta.sql
-        if isinstance(node.block, GroupedBlock) and relation.key
+        if isinstance(node.block, GroupedBlock) and relation.key and len(relation.key) == len(node.block.keys)
         else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
     )
     return _keyed(relation, net) if relation.key else _repeated(relation, net)
