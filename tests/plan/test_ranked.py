@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import duckdb
 import pytest
 
 import penstock as ps
@@ -63,16 +64,14 @@ def test_explain_says_that_a_window_over_all_rows_is_computed_again() -> None:
 
 
 def test_only_touched_partitions_are_computed_again() -> None:
-    pipeline = ps.Pipeline("ranked")
-    declare(pipeline, {"m"})
-    pipeline.view("q", "SELECT k, x, sum(x) OVER (PARTITION BY k) AS s FROM m")
-    with pipeline.open() as session:
-        session.insert("m", [{"k": k, "x": 1} for k in range(50)])
-        session.commit()
-        session.insert("m", [{"k": 7, "x": 2}])
-        session.commit()
-        made = session._state._connection.execute('SELECT "_ps_k0" FROM "_ps_r_q"').fetchall()  # type: ignore[attr-defined]
-        assert made == [(7,), (7,)]
+    block = _plan("SELECT k, x, sum(x) OVER (PARTITION BY k) AS s FROM m", "m").node("q").block
+    assert isinstance(block, RankedBlock)
+    with duckdb.connect() as connection:
+        connection.execute('CREATE TABLE stored AS SELECT i % 50 AS "_ps_k0", i AS "_ps_c1" FROM range(100) AS r(i)')
+        connection.execute('CREATE TABLE moved AS SELECT 7 AS "_ps_k0", 0 AS "_ps_c1"')
+        touched = f"({ranked.touched_sql(block, 'moved')})"
+        rows = connection.execute(f"SELECT * FROM {ranked.within_sql(block, 'stored', touched)}").fetchall()
+    assert sorted(rows) == [(7, 7), (7, 57)]
 
 
 @pytest.mark.parametrize("at_most", [0, 1, 3])
