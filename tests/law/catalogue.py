@@ -545,6 +545,16 @@ EXPANDED = tuple(
         _one(
             "asof_then", "SELECT s.v, t.a, r.label FROM s ASOF JOIN t ON s.v >= t.n JOIN r ON r.k = t.k WHERE s.v < 3"
         ),
+        _one(
+            "asof_other_type",
+            "SELECT t.k, q.y, q.x FROM t ASOF JOIN "
+            "(SELECT CASE WHEN x = 1 THEN '0' ELSE '' END || k AS y, x FROM m) AS q ON t.k = q.y AND t.n >= q.x",
+        ),
+        _one(
+            "lateral_other_type",
+            "SELECT t.k, l.x FROM t, LATERAL (SELECT m.x FROM m "
+            "WHERE CASE WHEN m.x = 1 THEN '0' ELSE '' END || m.k = t.k ORDER BY m.x LIMIT 1) AS l",
+        ),
         _one("asof_group", "SELECT t.a, count(*) AS n FROM m ASOF LEFT JOIN t ON m.x >= t.k GROUP BY t.a"),
         _one(
             "asof_of_query",

@@ -66,6 +66,13 @@ def test_v4_an_asof_join_tells_rows_that_tie_apart(case: Case) -> None:
         check(case, dense(case.sources, seed))
 
 
+@pytest.mark.parametrize("case", [c for c in EXPANDED if c.name.endswith("_other_type")], ids=str)
+def test_values_that_differ_and_equal_one_of_another_type_are_one_key(case: Case) -> None:
+    """'1' and '01' are two groups of text, and both equal the number 1."""
+    one = Event("t", "insert", ({"k": 1, "a": "x", "n": 2},))
+    check(case, [[one, Event("m", "insert", ({"k": 1, "x": 0}, {"k": 1, "x": 1}))]])
+
+
 @pytest.mark.parametrize("case", SEVERAL, ids=str)
 def test_views_over_views_are_their_batch_queries(case: Case) -> None:
     hold_law(case, 6)

@@ -7,16 +7,17 @@
 and the same for a LEFT one; for <= it is `lag`, and the row holds since the one before it. The right side has one row
 for each key and time (plan/definite.py), so the order of a key's rows is total. A NULL time comes last and meets
 nothing. A right row that comes or goes so moves itself and one neighbour, and meets the left rows of two intervals.
+What is compared has one type on both sides: '1' and '01' are two keys on the right, and both equal 1 on the left.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from sqlglot import exp
 
 from penstock.plan.blocks import Relation
 from penstock.plan.clauses import Opaque
+from penstock.plan.made import Made
+from penstock.plan.rewrite.correlation import told_apart_alike
 from penstock.plan.rewrite.made_of import column
 
 NEIGHBOUR = "_ps_neighbour"
@@ -24,20 +25,20 @@ _TURNED: dict[type[exp.Expr], type[exp.Expr]] = {exp.GTE: exp.LTE, exp.GT: exp.L
 _WITHIN: dict[type[exp.Expr], type[exp.Expr]] = {exp.GTE: exp.LT, exp.GT: exp.LTE, exp.LTE: exp.GT, exp.LT: exp.GTE}
 
 
-def without_asof(select: exp.Select, relations: Mapping[str, Relation]) -> exp.Select | None:
+def without_asof(made: Made, select: exp.Select) -> exp.Select | None:
     """The SELECT with plain joins, None where it has no ASOF join; raises Opaque."""
     if not any((join.method or "").upper() == "ASOF" for join in select.args.get("joins") or []):
         return None
-    select = select.copy()
-    for join in select.args["joins"]:
+    rewritten = select.copy()
+    for join in rewritten.args["joins"]:
         if (join.method or "").upper() == "ASOF":
-            _rewrite(join, relations)
-    return select
+            _rewrite(made, select, join)
+    return rewritten
 
 
-def _rewrite(join: exp.Join, relations: Mapping[str, Relation]) -> None:
+def _rewrite(made: Made, around: exp.Select, join: exp.Join) -> None:
     table, on = join.this, join.args.get("on")
-    relation = relations.get(table.name.lower()) if isinstance(table, exp.Table) else None
+    relation = made.relations.get(table.name.lower()) if isinstance(table, exp.Table) else None
     if relation is None or on is None or join.side.upper() not in ("", "LEFT"):
         raise Opaque("an ASOF JOIN whose right side cannot be named")
     alias = table.alias_or_name
@@ -49,6 +50,8 @@ def _rewrite(join: exp.Join, relations: Mapping[str, Relation]) -> None:
         (keys if isinstance(part, exp.EQ) else orders).append(part)
     if len(orders) != 1 or type(orders[0]) not in _WITHIN:
         raise Opaque("an ASOF JOIN without one inequality")
+    if not all(told_apart_alike(made, around, p.expression, around, p.this) for p in (*keys, *orders)):
+        raise Opaque("an ASOF JOIN that compares different types")
     order = orders[0]
     join.set("this", _with_neighbour(table, relation, alias, [k.expression for k in keys], order))
     neighbour = column(alias, NEIGHBOUR)

@@ -7,8 +7,8 @@
       =  FROM A JOIN (SELECT b, B.k FROM B WHERE p(B) QUALIFY row_number() OVER (PARTITION BY B.k ORDER BY o) <= n) AS l
            ON l.k = A.k
 
-The rows of B that one row of A meets are those of one key, so their number within the key is their number there; a LEFT
-JOIN LATERAL ... ON TRUE is a left join.
+The rows of B that one row of A meets are those of one key (B.k and A.k have one type, or '1' and '01' would both equal
+1), so their number within the key is their number there; a LEFT JOIN LATERAL ... ON TRUE is a left join.
 """
 
 from __future__ import annotations
@@ -18,22 +18,24 @@ from collections.abc import Callable
 from sqlglot import exp
 
 from penstock.plan.clauses import Opaque
+from penstock.plan.made import Made
+from penstock.plan.rewrite.correlation import told_apart_alike
 from penstock.plan.rewrite.made_of import column, conjunction, conjuncts
 
 _LATER = ("expressions", "where", "group", "having", "qualify", "order", "distinct")
 
 
-def without_lateral(select: exp.Select) -> exp.Select | None:
+def without_lateral(made: Made, select: exp.Select) -> exp.Select | None:
     """The SELECT without its first LATERAL or unnest, None where it has none; raises Opaque."""
     for number, join in enumerate(select.args.get("joins") or []):
         if isinstance(join.this, exp.Unnest | exp.Lateral):
             select = select.copy()
-            _rewrite(select, select.args["joins"][number], number)
+            _rewrite(made, select, select.args["joins"][number], number)
             return select
     return None
 
 
-def _rewrite(select: exp.Select, join: exp.Join, number: int) -> None:
+def _rewrite(made: Made, select: exp.Select, join: exp.Join, number: int) -> None:
     if join.method or join.side.upper() not in ("", "LEFT") or join.kind.upper() not in ("", "INNER", "CROSS", "OUTER"):
         raise Opaque("LATERAL in a join of another kind")
     place, alias = join.this, join.this.args.get("alias")
@@ -59,7 +61,7 @@ def _rewrite(select: exp.Select, join: exp.Join, number: int) -> None:
             raise Opaque("a LEFT JOIN LATERAL without FROM")
         _inline(select, number, inner, alias.name)
     else:
-        _decorrelate(join, inner, alias)
+        _decorrelate(made, select, join, inner.copy())
 
 
 # -- rows of one row ---------------------------------------------------------------------------------------------------
@@ -134,8 +136,8 @@ def _transform(select: exp.Select, key: str, change: Callable[[exp.Expr], exp.Ex
 # -- rows of another relation ------------------------------------------------------------------------------------------
 
 
-def _decorrelate(join: exp.Join, inner: exp.Select, alias: exp.TableAlias) -> None:
-    inner = inner.copy()
+def _decorrelate(made: Made, around: exp.Select, join: exp.Join, inner: exp.Select) -> None:
+    alias = join.this.args["alias"]
     own = {p.alias_or_name.lower() for p in _places(inner)}
     unfit = ("group", "having", "qualify", "distinct", "offset", "with_")
     if any(inner.args.get(p) for p in unfit) or inner.find(exp.AggFunc, exp.Window, exp.Explode) is not None:
@@ -155,6 +157,8 @@ def _decorrelate(join: exp.Join, inner: exp.Select, alias: exp.TableAlias) -> No
     if {c.table.lower() for c in inner.find_all(exp.Column)} - own or not pairs:
         raise Opaque("a LATERAL that is not correlated by equalities alone")
     if limit is not None:
+        if not all(told_apart_alike(made, inner, mine, around, outer) for mine, outer in pairs):
+            raise Opaque("a LATERAL that compares different types")
         inner.set("qualify", exp.Qualify(this=_first(inner, [mine for mine, _ in pairs], order, limit)))
     keys = [exp.alias_(mine.copy(), f"_ps_j{n}", quoted=True) for n, (mine, _) in enumerate(pairs)]
     inner.set("expressions", [*inner.expressions, *keys])

@@ -19,8 +19,8 @@ def rewrite_select(made: Made, select: exp.Select) -> exp.Query | None:
     separate(select)
     return (
         without_right_joins(select)
-        or without_lateral(select)
-        or without_asof(select, made.relations)
+        or without_lateral(made, select)
+        or without_asof(made, select)
         or as_union(made, select)
         or without_subqueries(made, select)
     )
