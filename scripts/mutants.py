@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ TABLE = ROOT / "tests/mutants.toml"
 PAGE = ROOT / "docs/generated/mutants.md"
 COPIED = ("src", "tests", "scripts", "docs", "pyproject.toml", "README.md", "CHANGELOG.md")
 TIMEOUT_S = 300
+# Not SIGKILL: that one is sent when memory runs out, whosever it is.
+CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def verdict_of(mutant: Mutant, copy: Path) -> str:
         code = run_tests(mutant.tests, copy)
     finally:
         file.write_text(original, encoding="utf-8")
-    # pytest: 1 is failed tests; any other code means that the tests did not run as they should.
-    return {0: "SURVIVED", 1: "killed"}.get(code, f"pytest ended with {code}")
+    # pytest: 1 is failed tests; other codes mean that the tests did not run as they should, unless it crashed.
+    return "killed" if code in CRASHES else {0: "SURVIVED", 1: "killed"}.get(code, f"pytest ended with {code}")
 
 
 def run_tests(tests: str, copy: Path) -> int:

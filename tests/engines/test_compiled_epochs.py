@@ -175,3 +175,24 @@ def test_rows_read_in_place_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     rules = {rule for _, _, rule, *_ in without[3][0]}  # type: ignore[index]
     assert rules >= {"references", "check_1", "event_time"}
     assert sum(without[3][2].values()) > 0  # type: ignore[index]
+
+
+def test_a_doubted_row_moves_the_watermark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone has the largest event time of its partition; a row that comes after it is late."""
+    monkeypatch.setenv(SWITCH, "now")
+    monkeypatch.setattr(decode, "loader", Loader())
+    monkeypatch.setitem(DuckState.__init__.__kwdefaults__, "small_epoch", 0)
+    bench = Bench(tmp_path, CLICKS)
+    schema = next(source.schema for source in bench.pipeline.graph().sources if source.kind == "reference")
+    bench.versions.publish([rows_to_batch([{"page": "/0"}], schema, 0)])
+    seconds = [*range(20), 300, 5, 6]
+    made = [
+        json.dumps({"page": "/0", "kind": "view", "n": 1, "at": (1767225600 + second) * 10**9}).encode()
+        for second in seconds
+    ]
+    made[20] = made[20].replace(b"view", b"v\\u0069ew")
+    bench.topic.append(made)
+    with bench.open(RunOptions(until=Until.DRAINED, max_rows=21)) as runner:
+        runner.run()
+        assert dict(runner.progress.late) == {"per_minute": 2}
+        assert list(bench.folded(runner, "minutes", "minute", "n").values()) == [20, 1]

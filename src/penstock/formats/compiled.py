@@ -375,6 +375,8 @@ def _judge_piece(
 def _proven_parts(
     kernel: Kernel, spec: _Spec, keys: Arguments, values: pa.BinaryArray, proven: NDArray[np.bool_]
 ) -> list[tuple[int, list[pa.Array]]]:
+    # The kernel trusts the places of the records.
+    values.validate(full=True)
     # Nearly all sources are ASCII; where one is not, its bytes are looked at before the kernel reads them.
     ascii_only = spec.ascii or not _is_utf8(values)
     foreign = np.zeros(1, np.bool_)
@@ -432,7 +434,8 @@ def _run(
 ) -> tuple[int, list[pa.Array]]:
     rows = len(proven)
     size = int(ends[-1]) - int(ends[0]) + kernel.PAD
-    numbers = np.empty((max(1, spec.number_slots), rows), np.int64)
+    # what is not given is zero, so that it is a choice as well: Arrow looks at no number of one
+    numbers = np.zeros((max(1, spec.number_slots), rows), np.int64)
     number_present = np.empty(numbers.shape, np.bool_)
     # only what is written becomes memory
     texts = np.empty((max(1, spec.text_slots), size), np.uint8)

@@ -5,9 +5,20 @@ blanks between tokens, and with values that keep the rules it knows. Whatever el
 other white space, nested values, a value out of bounds) leaves the record *doubtful*, never wrong: doubtful records go
 to the statement of `judge_sql`. So a record's verdict does not depend on whether this file is used.
 
-Only this file imports numba. Reading is by words of eight bytes, so the data must go on for `PAD` bytes and the longest
-field name behind the last record that is looked at. Bytes are read and written by address, for an index that might be
-negative costs as much as the check that it is for. The loop is one function: calls would cost as much as the work.
+Only this file imports numba: machine code on disk is known to be old by this file alone. The loop is one function, for
+calls would cost as much as the work. Bytes are read and written by address (an index that might be negative costs as
+much as the check that it is for), by words of eight, and nothing checks an address. It stays inside because:
+
+- *The caller sees to it* that `ends` ascend, that the data go on for `PAD` bytes and the longest field name behind the
+  last of them, that each row of `texts` has room for all bytes between `ends` and `PAD` more, the other columns for a
+  value per record (`text_ends` for one more), and that the `slots` of a key are a power of two, at least one of them
+  -1 and the others rows of `held`, whose texts lie there in full.
+- *Loads*: at the beginning of a step `at` is at most `end`. A name, a literal (5 bytes) and an integer (20) may end
+  behind it; a comparison with `end` follows each and leaves the record doubtful. So loads lie before `end` or close
+  behind it: a name in whole words (7 bytes more than it has), an integer (20), a choice or address (16), a text (7).
+- *Stores*: a field is read once per record, so its texts are no longer than the records so far; a copy in whole words
+  writes at most 7 bytes more, of a literal 8. `rows` grows by at most one per record.
+- *Indices* come from the contract or count records. A slot that may be -1 is asked first; tokens always have one.
 """
 
 from __future__ import annotations
@@ -22,25 +33,14 @@ from numba.extending import intrinsic
 PAD = 64
 TEXT, INTEGER, BOOLEAN, TOKEN = range(4)
 ANY, UUID, IP, CHOICE = range(4)
-
-_U = np.uint64
-_HIGH = _U(0x8080808080808080)
-_FROM_0 = _U(0x5050505050505050)  # sets the high bit of bytes from "0" on
-_PAST_9 = _U(0x4646464646464646)
-_FROM_A = _U(0x1F1F1F1F1F1F1F1F)  # of bytes from "a" on
-_PAST_F = _U(0x1919191919191919)
-_LOWER = _U(0x2020202020202020)
-_ZEROS = _U(0x3030303030303030)
+_U, _EACH = np.uint64, 0x0101010101010101
+# added, they set the high bit of bytes from "0" on, of those behind "9", from "a" on, behind "f"
+_FROM_0, _PAST_9, _FROM_A, _PAST_F = map(_U, (0x50 * _EACH, 0x46 * _EACH, 0x1F * _EACH, 0x19 * _EACH))
+_ONES, _LOWER, _ZEROS, _HIGH = map(_U, (_EACH, 0x20 * _EACH, 0x30 * _EACH, 0x80 * _EACH))
+_QUOTES, _DOTS, _BACKSLASHES, _SEVENS = map(_U, (0x22 * _EACH, 0x2E * _EACH, 0x5C * _EACH, 0x7F * _EACH))
 # the dashes of a UUID in its second word (bytes 8 and 13) and third word (18 and 23), and what makes them zeros
 _DASHES_2, _IN_2, _ZERO_2 = _U(0x00002D000000002D), _U(0x0000FF00000000FF), _U(0x00001D000000001D)
 _DASHES_3, _IN_3, _ZERO_3 = _U(0x2D000000002D0000), _U(0xFF00000000FF0000), _U(0x1D000000001D0000)
-
-
-_ONES = _U(0x0101010101010101)
-_QUOTES = _U(0x2222222222222222)
-_BACKSLASHES = _U(0x5C5C5C5C5C5C5C5C)
-_DOTS = _U(0x2E2E2E2E2E2E2E2E)
-_SEVENS = _U(0x7F7F7F7F7F7F7F7F)
 _GATHER = _U(0x0102040810204080)  # brings the lowest bits of eight bytes together in the highest byte
 
 

@@ -10,6 +10,7 @@ from penstock.contract.types import IntegerType, parse_type
 
 Kind = Literal["text", "integer", "boolean", "token"]
 LONGEST_CHOICE = 16
+MOST_CHOICES = 2**15  # their places are 16-bit integers
 LIMITS = (-(2**63), 2**63 - 1)
 
 
@@ -43,6 +44,10 @@ def text_rule(rule: Rule) -> str | None:
     if rule.name == "pattern":
         return {UUID: "UUID", IP: "IP"}.get(str(rule.argument))
     if rule.name == "one_of" and isinstance(rule.argument, tuple):
-        short = all(isinstance(v, str) and len(v.encode()) <= LONGEST_CHOICE for v in rule.argument)
-        return "CHOICE" if short else None
+        few = len(rule.argument) <= MOST_CHOICES
+        return "CHOICE" if few and all(map(_is_short, rule.argument)) else None
     return None
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value.encode()) <= LONGEST_CHOICE
