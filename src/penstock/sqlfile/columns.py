@@ -5,6 +5,7 @@ A column may be NULL unless it says NOT NULL or is part of the primary key, as i
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 import sqlglot
@@ -25,6 +26,18 @@ _AFTER_TYPE = (
     "COMMENT",
     "DEFAULT",
     ",",
+)
+
+_INSTEAD = (
+    (r"TIMESTAMPTZ|TIMESTAMP WITH|TIMESTAMP_TZ", "times are kept in UTC: write TIMESTAMP"),
+    (r"TIMESTAMP_", "times are kept in microseconds: write TIMESTAMP"),
+    (r"TIMETZ|TIME WITH", "a time of day has no zone: write TIME"),
+    (r"UHUGEINT", "write HUGEINT, DECIMAL(38, 0) or VARCHAR"),
+    (r".*\[\s*\d+\s*\]$", "a list has any length: write INTEGER[] and CHECK (len(column) = 3)"),
+    (r"BIT", "write BLOB, or VARCHAR of zeros and ones"),
+    (r"JSON|VARIANT", "write VARCHAR and take it apart in a view, or STRUCT and MAP"),
+    (r"UNION", "write STRUCT with one nullable field for each kind"),
+    (r"VARINT|BIGNUM", "write DECIMAL(38, 0) or VARCHAR"),
 )
 
 
@@ -120,8 +133,7 @@ def _type(cursor: Cursor) -> tuple[str, tuple[Rule, ...]]:
     try:
         return parse_type(" ".join(text.split())).name, ()
     except ValueError:
-        zoned = "ZONE" in text.upper() or "TIMESTAMPTZ" in text.upper()
-        hint = "times are kept in UTC: write TIMESTAMP" if zoned else "docs/reference/types.md lists the types"
+        hint = _instead(text.upper())
         raise Mistake(
             "the type of a column is unknown",
             start,
@@ -129,6 +141,11 @@ def _type(cursor: Cursor) -> tuple[str, tuple[Rule, ...]]:
             text or "none",
             hint,
         ) from None
+
+
+def _instead(text: str) -> str:
+    """What to write instead of a type of DuckDB that no column has."""
+    return next((hint for start, hint in _INSTEAD if re.match(start, text)), "docs/reference/types.md lists the types")
 
 
 def _enum_values(cursor: Cursor) -> tuple[str, ...]:
