@@ -244,6 +244,18 @@ def test_state_that_nothing_bounds_is_refused_on_disk_unless_acknowledged(sql: s
     pipeline.open(state=tmp_path / "b").close()
 
 
+def test_only_views_that_read_the_rows_again_are_blamed_for_keeping_them(tmp_path: Path) -> None:
+    def declare(p: ps.Pipeline) -> None:
+        p.view("filtered", "SELECT k, v, at FROM s WHERE v > 0")
+        p.view("blamed", "SELECT k, count(DISTINCT v) AS n FROM filtered GROUP BY k")
+        p.view("after", "SELECT k, n FROM blamed ORDER BY n LIMIT 3")
+        p.view("visits", "SELECT k, window_start, min(v) AS v FROM s GROUP BY session(at, INTERVAL 30 SECONDS), k")
+        p.view("firsts", "SELECT DISTINCT ON (k) k, v FROM s ORDER BY k, v")
+
+    (error,) = mistakes(declare, state=tmp_path)
+    assert error.got == "blamed must keep every row of s"
+
+
 def test_what_is_bounded_needs_no_word_on_disk(tmp_path: Path) -> None:
     pipeline = ps.Pipeline("p")
     base(pipeline)

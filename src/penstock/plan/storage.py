@@ -378,7 +378,7 @@ def _unbounded(
         hint = f"group {readers[0]} by a window of {name} too, or give it state='unbounded' to keep all windows"
     elif isinstance(block, SourceBlock):
         where = block.source.where
-        readers = sorted({owners[n] for n in _dependants(name, blocks) if n in owners and _keeps(blocks[n])})
+        readers = sorted({owners[n] for n in _asking(name, blocks) if n in owners})
         got = f"{', '.join(readers) or 'a view'} must keep every row of {name}"
     else:
         view = graph.view(owners.get(name, name))
@@ -394,9 +394,23 @@ def _unbounded(
     )
 
 
-def _keeps(block: Block) -> bool:
+def _asking(name: str, blocks: Mapping[str, Block]) -> set[str]:
+    """The blocks that read the rows of `name` again: by themselves, or through blocks that store nothing."""
+    passed, found = {name}, set()
+    for other, block in blocks.items():
+        if passed & set(block.inputs):
+            if isinstance(block, FlatBlock | UnionBlock):
+                passed.add(other)
+            if _keeps(block, blocks):
+                found.add(other)
+    return found
+
+
+def _keeps(block: Block, blocks: Mapping[str, Block]) -> bool:
     if isinstance(block, FlatBlock):
         return len(block.from_) > 1
     if isinstance(block, GroupedBlock):
         return block.strategy != "merge"
-    return isinstance(block, RefreshBlock | RankedBlock)
+    if isinstance(block, RankedBlock):
+        return block.top is None or not blocks[block.input].relation.append_only
+    return isinstance(block, RefreshBlock)

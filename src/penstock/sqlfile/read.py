@@ -214,7 +214,7 @@ class _Reader:
     def _view(self, cursor: Cursor, where: Where) -> None:
         name = cursor.name("the name of the view")
         options = self._options(cursor, _VIEW_OPTIONS)
-        cursor.expect("AS", hint="CREATE VIEW name [WITH (...)] AS SELECT ...")
+        cursor.expect("AS", hint="CREATE VIEW name [WITH (emit = 'final', ...)] AS SELECT ...")
         place = cursor.where
         if cursor.done:
             cursor.fail("a query")
