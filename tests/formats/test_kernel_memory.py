@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from penstock.connectors.base import RawBatch
-from penstock.contract.schema import Column, Rule, Schema
+from penstock.contract.schema import Column, ForeignKey, Rule, Schema
 from penstock.formats import compiled
 from penstock.formats.compiled import CompiledJudge, Kernel, Split, loader
+from penstock.formats.held_keys import References
 from penstock.formats.judge_sql import Judgement, proven_columns
 from tests.examples import examples
 from tests.formats.records import TRIED, cut_records, tried_records
@@ -195,12 +197,11 @@ def test_records_that_do_not_lie_in_their_buffer_are_refused(kernel: PythonKerne
         compiled._proven_parts(kernel, spec, compiled._NO_KEYS, values, np.empty(2, np.bool_))
 
 
-def test_a_choice_that_is_not_given_is_a_choice_too() -> None:
+def test_a_choice_that_is_not_given_is_a_choice_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever looks at the numbers of a dictionary looks at all of them, whether or not their rows are NULL."""
     schema = Schema("Few", (Column("kind", "VARCHAR", nullable=True, rules=(Rule("one_of", ("a", "b")),)),))
-    # memory that was used before: what is not written is not zero by chance
-    used = [np.full((1, 3000), -1, np.int64) for _ in range(50)]
-    del used
+    # what is not written is not zero by chance
+    monkeypatch.setattr(compiled.np, "empty", lambda shape, kind: np.full(shape, -1, np.int64).astype(kind))
     found = split(loader.load(), schema, [b'{"kind":"b"}', b'{"kind":null}'] * 1000).proven["kind"]
     for chunk in found.chunks:
         numbers = np.frombuffer(chunk.indices.buffers()[1], np.int16)
@@ -216,3 +217,37 @@ def test_so_many_choices_are_told_apart(count: int) -> None:
     assert split(loader.load(), schema, records).proven["kind"].to_pylist() == [
         choices[n] for n in (0, 32767, count - 1)
     ]
+
+
+# -- foreign keys ------------------------------------------------------------------------------------------------------
+
+TOWNS = Schema(
+    "Town",
+    (Column("town", "VARCHAR"), Column("zone", "INTEGER")),
+    foreign_keys=(ForeignKey(("town", "zone"), "towns", ("town", "zone")), ForeignKey(("town",), "names", ("town",))),
+)
+TOWN_NAMES = st.one_of(st.text(st.sampled_from("abé"), max_size=30), st.sampled_from([n * "x" for n in range(66)]))
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(
+    st.lists(TOWN_NAMES.filter(lambda name: len(name.encode()) <= 64), max_size=12, unique=True),
+    st.lists(st.tuples(TOWN_NAMES, st.integers(-1, 1)), max_size=12),
+    st.integers(0, 20),
+)
+def test_keys_are_looked_for_inside_what_is_held(
+    kernel: PythonKernel, held: list[str], records: list[tuple[str, int]], cut: int
+) -> None:
+    judgement = Judgement(TOWNS, "stream", (), None, None)  # type: ignore[arg-type]
+    judge = CompiledJudge(judgement)
+    towns = pa.table({"town": pa.array(held, pa.string()), "zone": pa.array([0] * len(held), pa.int64())})
+    found = judge.hold(References(("1", "1"), lambda key: towns.select(list(key.reference_columns))))
+    assert found is not None
+    records += [(name, 0) for name in held]
+    texts = [json.dumps({"town": name, "zone": zone}, ensure_ascii=False) for name, zone in records]
+    # behind the last one, which is cut, nothing follows
+    texts = [text.encode() for text in [*texts, *(text[:-cut] for text in texts[-1:] if cut)]]
+    places = pa.chunked_array([pa.array(range(len(texts)), pa.int64())])
+    batch = RawBatch(0, pa.chunked_array([texts], pa.binary()), places, len(texts))
+    proven = judge.split(kernel, [batch], ("town",), 1, found).proven["town"].to_pylist()  # type: ignore[arg-type]
+    assert proven == [name for name, zone in records if name in held and not zone]
