@@ -15,7 +15,7 @@ from unittest.mock import MagicMock, patch
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -235,6 +235,7 @@ TOWN_NAMES = st.one_of(st.text(st.sampled_from("abé"), max_size=30), st.sampled
     st.lists(st.tuples(TOWN_NAMES, st.integers(-1, 1)), max_size=12),
     st.integers(0, 20),
 )
+@example(["a"], [(n * "x", 0) for n in range(40, 60)], 0)
 def test_keys_are_looked_for_inside_what_is_held(
     kernel: PythonKernel, held: list[str], records: list[tuple[str, int]], cut: int
 ) -> None:
