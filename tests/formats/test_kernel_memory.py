@@ -35,10 +35,11 @@ SOURCE = ROOT / "src/penstock/formats/kernel.py"
 @pytest.mark.skipif(sys.platform == "win32", reason="closes pages with mprotect")
 def test_no_byte_outside_is_touched() -> None:
     """Not the pages before and behind the records, the outputs; see `guarded`."""
-    command = [sys.executable, "-m", "tests.formats.guarded", "1", str(examples(200))]
+    count = examples(200)
+    command = [sys.executable, "-m", "tests.formats.guarded", "1", str(count)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 40
+    assert int(done.stdout) > count // 5
 
 
 # -- the same kernel in Python, where each address and index is looked at ----------------------------------------------

@@ -254,7 +254,7 @@ SUBQUERIES = (
         "SELECT o.k FROM m o WHERE NOT EXISTS (SELECT 1 FROM t WHERE NOT EXISTS (SELECT 1 FROM m i WHERE "
         "i.k = o.k AND i.x = t.n)) GROUP BY o.k",
     ),
-    _one("may_be_several", "SELECT t.k, (SELECT max(x) FROM m WHERE m.k = t.k GROUP BY m.x > 9) AS x FROM t"),
+    _one("may_be_several", "SELECT t.k, (SELECT max(x) FROM m WHERE m.k = t.k GROUP BY m.k + 0) AS x FROM t"),
     _one(
         "full_and_in", "SELECT t.k, m.x FROM t FULL JOIN m ON t.k = m.k WHERE t.k IN (SELECT k FROM r) OR m.x IS NULL"
     ),
