@@ -26,6 +26,7 @@ PAGES = [
     *sorted((ROOT / "docs/tutorial").glob("*.md")),
     *(ROOT / f"docs/guides/{name}.md" for name in ("late-rows-and-dead-letters", "operations", "sessions", "windows")),
     ROOT / "docs/guides/functions.md",
+    ROOT / "docs/guides/ibis.md",
     ROOT / "docs/guides/steps-and-clocks.md",
 ]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -34,6 +34,7 @@ HEAVY = {
     "prometheus_client": ("observe/metrics.py",),
     "pydantic": ("contract/", "engines/duckdb/fold.py", "verify/stepping.py"),
     "sqlglot": ("plan/", "sqlfile/", "engines/", "verify/", "contract/"),
+    "ibis": ("ibis_views.py",),
     "google_crc32c": ("connectors/", "storage/", "runtime/mark.py"),
 }
 

@@ -75,23 +75,24 @@ def dangling(
     relations = {s.name for s in sources} | {v.name for v in views} | {s.name for s in steps}
     for sink in sinks:
         if sink.view not in relations:
-            yield _missing(f"the view of sink {sink.name}", sink.where, relations, sink.view)
+            yield undeclared(f"the view of sink {sink.name}", sink.where, relations, sink.view)
     for step in steps:
         if step.input not in relations:
-            yield _missing(f"the input of step {step.name}", step.where, relations, step.input)
+            yield undeclared(f"the input of step {step.name}", step.where, relations, step.input)
     references = {s.name: s for s in sources if s.kind == "reference"}
     for source in sources:
         for key in source.schema.foreign_keys:
             target = references.get(key.reference)
             if target is None:
-                yield _missing(f"the reference of {source.name}", source.where, set(references), key.reference)
+                yield undeclared(f"the reference of {source.name}", source.where, set(references), key.reference)
                 continue
             for column in key.reference_columns:
                 if target.schema.column(column) is None:
-                    yield _missing(f"a column of {key.reference}", source.where, set(target.schema.names), column)
+                    yield undeclared(f"a column of {key.reference}", source.where, set(target.schema.names), column)
 
 
-def _missing(what: str, where: Where, expected: set[str], got: str) -> DeclarationError:
+def undeclared(what: str, where: Where, expected: set[str], got: str) -> DeclarationError:
+    """The mistake of naming what there is not."""
     return DeclarationError(
         "PS-DECL-003",
         f"{what} is not declared",

@@ -34,6 +34,8 @@ _codes(
         14: "a pipeline cannot be found or loaded",
         15: "a parameter is missing or wrong",
         16: "hop(...) or session(...) is no window here",
+        17: "an Ibis expression cannot be a view",
+        18: "Ibis is not installed",
     },
 )
 _codes(
@@ -115,11 +117,15 @@ _codes(
 
 @dataclass(frozen=True)
 class Where:
-    """A place in the user's files: path, line and column counted from 1 (0: unknown)."""
+    """A place in the user's files: path, line and column counted from 1 (0: unknown).
+
+    whole: the place is all that is known of a text that the user did not write; lines within it are not theirs.
+    """
 
     file: str = ""
     line: int = 0
     column: int = 0
+    whole: bool = False
 
     def __str__(self) -> str:
         parts = [self.file or "<python>"]

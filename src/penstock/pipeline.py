@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.contract.model import Contract, schema_of
 from penstock.contract.schema import ForeignKey, RowCheck, Schema
-from penstock.declaration_checks import check_columns, dangling, with_durations
+from penstock.declaration_checks import check_columns, dangling, undeclared, with_durations
 from penstock.durations import parse_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error, Where
 from penstock.graph import Bound as Bound
@@ -33,6 +33,7 @@ from penstock.graph import ViewDecl as ViewDecl
 from penstock.time_of_day import with_time_of_day
 
 if TYPE_CHECKING:
+    from penstock.ibis_views import Table as IbisTable
     from penstock.runtime.session import Session
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -84,6 +85,7 @@ class Pipeline:
         self._functions: list[FunctionDecl] = []
         self._errors: list[Error] = []
         self._values: dict[str, str] = {}
+        self._ibis: dict[str, IbisTable] = {}
         if not NAME.match(name):
             self._wrong("PS-DECL-001", "the pipeline's name is invalid", self.where, "letters, digits, _", name)
 
@@ -225,7 +227,7 @@ class Pipeline:
     def view(
         self,
         name: str,
-        sql: str,
+        sql: str | IbisTable,
         *,
         emit: Emit = "changes",
         key: Sequence[str] | str = (),
@@ -233,9 +235,10 @@ class Pipeline:
         strategy: Literal["auto", "refresh"] = "auto",
         where: Where | None = None,
     ) -> None:
-        """Declare a query in DuckDB's SQL over sources and other views.
+        """Declare a query over sources and other views.
 
         Args:
+            sql: in DuckDB's SQL, or an Ibis expression over the tables that `ibis` gives.
             emit: `"changes"` (every epoch) or `"final"` (each window once, when the watermark has closed it).
             key: the view's key, where the planner cannot infer it.
             state: `"unbounded"` acknowledges state that nothing bounds.
@@ -250,8 +253,36 @@ class Pipeline:
             )
         if state not in ("bounded", "unbounded"):
             self._wrong("PS-DECL-005", f"view {name}: state is invalid", place, "'bounded' or 'unbounded'", repr(state))
+        if not isinstance(sql, str):
+            from penstock.ibis_views import view_sql
+
+            place = replace(place, whole=True)
+            try:
+                sql = view_sql(name, sql, self._ibis, place)
+            except Error as error:
+                self._errors.append(error)
+                return
         if self._new_name(name, place):
             self._views.append(ViewDecl(name, sql, place, emit, _names(key), state, strategy))
+
+    def ibis(self, name: str) -> IbisTable:
+        """A source, view or step that is declared, as an Ibis table to write views over (with the extra `ibis`).
+
+        Raises:
+            DeclarationError: PS-DECL-003 (not declared), PS-DECL-018 (Ibis is not installed), what is wrong in a view.
+        """
+        if name not in self._ibis:
+            from penstock.ibis_views import ibis_table
+            from penstock.runtime.columns import columns_of
+
+            place = _caller()
+            graph = self.graph_of_the_rest()
+            names = [declared.name for kind in (graph.sources, graph.views, graph.steps) for declared in kind]
+            if name not in names:
+                missing = undeclared(f"the Ibis table {name}", place, set(names), name)
+                raise DeclarationErrors([*self._errors, missing]) if self._errors else missing
+            self._ibis[name] = ibis_table(name, columns_of(graph, name), place)
+        return self._ibis[name]
 
     def step(
         self,

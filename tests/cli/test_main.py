@@ -67,7 +67,7 @@ def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_import_and_help_load_no_heavy_library() -> None:
-    heavy = "duckdb", "pyarrow", "sqlglot", "numpy", "pydantic", "rich", "prometheus_client"
+    heavy = "duckdb", "pyarrow", "sqlglot", "numpy", "pydantic", "rich", "prometheus_client", "ibis"
     code = (
         "import sys, penstock\n"
         f"print([m for m in {heavy} if m in sys.modules])\n"

@@ -117,7 +117,7 @@ def place_in(where: Where, text: str, line: int, column: int) -> Where:
 
     In Python the text is an argument: the line is counted from the call, and the column is that of the text's line.
     """
-    if not line:
+    if not line or where.whole:
         return where
     if where.column:
         return Where(where.file, where.line + line - 1, column + (where.column - 1 if line == 1 else 0))
