@@ -58,9 +58,9 @@ def watch(state: State | None, changes: list[Change], timers: list[Timer]) -> St
     return Step(state, rows, alarms)
 
 
-def _pipeline() -> ps.Pipeline:
+def _pipeline(delay: str = "2 seconds") -> ps.Pipeline:
     pipeline = ps.Pipeline("steps")
-    pipeline.stream("e", E, event_time="at", watermark="2 seconds")
+    pipeline.stream("e", E, event_time="at", watermark=delay)
     pipeline.step("sums", input="e", key="k", state=State, output=Out, function=watch)
     pipeline.view("per_what", "SELECT k, count(*) AS n FROM sums GROUP BY k")
     return pipeline
@@ -131,15 +131,18 @@ def test_b1_a_step_is_a_sequential_fold(history: list[list[Row]]) -> None:
 @lawful(15)
 @given(st.lists(_row, max_size=8), st.integers(0, 8))
 def test_b1_in_order_rows_fold_alike_whatever_the_epochs(rows: list[Row], cut: int) -> None:
+    """With no delay: else a timer between the watermark and the newest row is due by what the epoch reads after it."""
     rows = sorted(rows, key=lambda r: r["at"])
+    # All rows of a time are one call, before the timers of that time.
+    while 0 < cut < len(rows) and rows[cut - 1]["at"] == rows[cut]["at"]:
+        cut += 1
     found = []
     for history in ([rows], [rows[:cut], rows[cut:]]):
-        with _pipeline().open() as session:
+        with _pipeline("0 seconds").open() as session:
             for part in history:
                 session.insert("e", part)
                 session.commit()
             found.append(sorted(map(repr, rows_of(session.read("sums")))))
-    # One call takes all rows of a time: cut between them, each part sets the same timer.
     assert found[0] == found[1]
 
 
