@@ -127,7 +127,7 @@ def test_another_folder_is_left_alone(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.slow
 def test_memory_stays_flat_and_the_log_follows_its_retention(capsys: pytest.CaptureFixture[str]) -> None:
     run(["bench", "ads", "--rate", "2000", "--duration", "63s", "--window", "1s", "--report", "report", "--quiet", "2s",
-         "--retention", "3s", "--profile"])  # fmt: skip
+         "--retention", "10s", "--profile"])  # fmt: skip
     report = read_report(Path("report.json"))
     assert report.judgement.status in ("right", "void"), report.judgement
     tables = {table.name: table for table in report.tables}
