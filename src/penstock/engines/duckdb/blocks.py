@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import duckdb
+
 from penstock.engines.duckdb.fold import run_step
 from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
@@ -15,6 +17,8 @@ from penstock.engines.duckdb.sessions import run_sessions
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.times import from_us
+from penstock.errors import RunError
+from penstock.functions import failure
 from penstock.plan import constant, final, flat, grouped, multiset, refresh, union
 from penstock.plan.blocks import (
     HIDDEN,
@@ -64,6 +68,27 @@ def run_block(scope: EpochScope, node: Node) -> None:
             _run_step(scope, node, block)
         case _:
             assert_never(block)
+
+
+def run_named_block(scope: EpochScope, node: Node, *, problem: str, hint: str) -> None:
+    """Run a block, where a row on which its query fails is told as the `problem` of its view.
+
+    Raises:
+        RunError: PS-RUN-003, or PS-RUN-002 where a declared function failed.
+    """
+    try:
+        run_block(scope, node)
+    except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
+        view = scope.plan.owner(node.name)
+        declared = scope.plan.graph.view(view)
+        raise failure(error, scope.plan.graph) or RunError(
+            "PS-RUN-003",
+            f"view {view} {problem}",
+            where=declared.where if declared else None,
+            expected="expressions that hold for every row",
+            got=str(error).split("\n")[0],
+            hint=hint,
+        ) from error
 
 
 # -- flat and union ----------------------------------------------------------------------------------------------------

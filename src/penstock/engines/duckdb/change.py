@@ -17,15 +17,15 @@ import duckdb
 
 from penstock.engines.base import Progress
 from penstock.engines.duckdb import letters, state
-from penstock.engines.duckdb.blocks import run_block
+from penstock.engines.duckdb.blocks import run_named_block
 from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.outbox import changes_sql
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
-from penstock.errors import RunError, StateError
+from penstock.errors import StateError
 from penstock.formats.types_sql import literal
-from penstock.functions import failure, register
+from penstock.functions import register
 from penstock.plan import flat, multiset, union
 from penstock.plan.blocks import (
     FlatBlock,
@@ -313,19 +313,12 @@ class _Applying:
         self.scope.deltas = {i: self.whole[i] for i in node.block.inputs if i in self.whole}
         if isinstance(node.block, FlatBlock) and len(node.block.from_) > 1:
             self._join(node, node.block)
-        try:
-            run_block(self.scope, node)
-        except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as problem:
-            view = self.plan.owner(node.name)
-            declared = self.plan.graph.view(view)
-            raise failure(problem, self.plan.graph) or RunError(
-                "PS-RUN-003",
-                f"view {view} cannot be built from the rows that are there; the state is as it was",
-                where=declared.where if declared else None,
-                expected="expressions that hold for every row",
-                got=str(problem).split("\n")[0],
-                hint="guard it in the view (TRY_CAST, nullif, CASE)",
-            ) from problem
+        run_named_block(
+            self.scope,
+            node,
+            problem="cannot be built from the rows that are there; the state is as it was",
+            hint="guard it in the view (TRY_CAST, nullif, CASE)",
+        )
         if node.name in self.scope.deltas:
             self.whole[node.name] = self.scope.deltas[node.name]
 

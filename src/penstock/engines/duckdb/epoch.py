@@ -16,16 +16,14 @@ import pyarrow as pa
 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
-from penstock.engines.duckdb.blocks import add_terms, run_block, start_joins
+from penstock.engines.duckdb.blocks import add_terms, run_block, run_named_block, start_joins
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import Changes
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle, version_of
 from penstock.engines.duckdb.state import entry_row, journal_entry, table
 from penstock.engines.duckdb.statements import Statements
-from penstock.errors import RunError
 from penstock.formats.decode import Decoder
-from penstock.functions import failure
 from penstock.observe.timing import part
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
@@ -242,19 +240,12 @@ class _Run:
             self.progress.late[view] = self.progress.late.get(view, 0) + count
 
     def _run(self, node: Node) -> None:
-        try:
-            run_block(self.scope, node)
-        except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as problem:
-            view = self.plan.owner(node.name)
-            declared = self.plan.graph.view(view)
-            raise failure(problem, self.plan.graph) or RunError(
-                "PS-RUN-003",
-                f"view {view} failed on a row of epoch {self.given.epoch}, which was rolled back",
-                where=declared.where if declared else None,
-                expected="expressions that hold for every row",
-                got=str(problem).split("\n")[0],
-                hint="guard it in the view (TRY_CAST, nullif, CASE), or refuse such rows in the contract",
-            ) from problem
+        run_named_block(
+            self.scope,
+            node,
+            problem=f"failed on a row of epoch {self.given.epoch}, which was rolled back",
+            hint="guard it in the view (TRY_CAST, nullif, CASE), or refuse such rows in the contract",
+        )
 
     def _come_back(self, node: Node, rows: Delta) -> None:
         """Late rows enter the one block that they were late for."""
