@@ -68,6 +68,20 @@ def test_what_reads_rows_in_memory_is_prepared_and_sees_every_change(database: d
     assert is_prepared(statements, sql)
 
 
+def test_an_alias_or_column_may_have_the_name_of_a_table(database: duckdb.DuckDBPyConnection) -> None:
+    statements = Prepared(database)
+    named = 'SELECT "seen"."k" AS "stored" FROM "_ps_given" AS "seen"'
+    written = f'INSERT INTO _ps."stored" (k, v) {named.replace(" AS ", ", 1 AS ", 1)}'
+    reads = 'SELECT count(*) AS n FROM "_ps_given" AS g JOIN seen USING (k)'
+    for value in range(4):
+        statements.give("_ps_given", numbers(value))
+        assert statements.fetch(named).column(0).to_pylist() == [value]
+        assert statements.write(written) == 1
+        assert statements.fetch(reads).column("n").to_pylist() == [1]
+    assert is_prepared(statements, named) and is_prepared(statements, written)
+    assert not is_prepared(statements, reads)
+
+
 def test_an_insert_from_rows_in_memory_is_prepared(database: duckdb.DuckDBPyConnection) -> None:
     statements = Prepared(database)
     sql = 'INSERT INTO _ps."stored" (k, v) SELECT k, k FROM "_ps_given"'

@@ -6,8 +6,8 @@ alone can be prepared once and for all. Invariants:
 
 - A prepared statement reads no table. (In DuckDB 1.5 a prepared statement that reads a table may give wrong rows after
   the table has changed, for its statistics were planned in; DuckDB 2.0 plans it anew each time, so that nothing is
-  saved. What Python hands over has no statistics, in both.) Whether one does is told by its words: it must contain no
-  name of any table or view. A column of such a name only costs the speed.
+  saved. What Python hands over has no statistics, in both.) Whether one does is told by its words, where it contains no
+  name of any table or view; DuckDB is asked where it does, for an alias or a column may have such a name.
 - A text is prepared when it comes the second time: one that holds numbers of its epoch never does.
 - Values pass through Arrow unchanged. A type that Arrow does not carry as it is is cast back by a view
   (`_RESTORED`); rows with any other type stay a temporary table, and all that reads it is planned.
@@ -214,10 +214,12 @@ class Prepared:
         ).fetchall()
         lower = sql.lower()
         words = set(_WORD.findall(lower))
-        return any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
+        named = any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
+        # it looks through views, down to the tables
+        return named and bool(self.connection.get_table_names(sql))
 
 
-_INSERT = re.compile(r'INSERT INTO _ps\."(?:[^"]|"")+"')
+_INSERT = re.compile(r'INSERT INTO _ps\."(?:[^"]|"")+"(?: \([^()]*\))? (?=SELECT)')
 
 
 def _raw(name: str) -> str:
