@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from penstock.connectors.base import RawBatch
 from penstock.contract.schema import Column, ForeignKey
-from penstock.contract.types import IntegerType, parse_type
 from penstock.formats.held_keys import HeldKeys, References, hold_keys
 from penstock.formats.judge_sql import Judgement
-from penstock.formats.provable import LIMITS, is_token, kind_of, proven_rules, text_rule
+from penstock.formats.provable import LIMITS, bounds, is_token, kind_of, proven_rules, text_rule
 
 # A process loads the kernel when it has judged so many records, or for so long; earlier SQL is done sooner.
 WORTHWHILE_ROWS = 20_000
@@ -248,7 +247,7 @@ class _Spec:
         kind_codes = np.array([codes[kind] for kind in kinds], np.int8)
         rules = np.array([self._rule(kernel, column) for column in columns], np.int8)
         needed = np.array([column.name in required for column in columns], np.bool_)
-        bounds = np.array([_bounds(column) for column in columns], np.int64)
+        limits = np.array([_bounds(column) for column in columns], np.int64)
         choices = [_choices(column) for column in columns]
         choice_first = np.cumsum([0, *map(len, choices)]).astype(np.int32)
         flat = [choice for some in choices for choice in some] or [b""]
@@ -269,7 +268,7 @@ class _Spec:
         fields = [pa.field(place.name, place.type) for place in self.places]
         self.schema = pa.schema([("_ps_p", pa.int32()), ("_ps_o", pa.int64()), ("_ps_t", pa.timestamp("us")), *fields])
         self.arguments: Arguments = (
-            *(name_words, name_masks, name_at, name_length, kind_codes, rules, needed, bounds),
+            *(name_words, name_masks, name_at, name_length, kind_codes, rules, needed, limits),
             *(choice_first, choice_words, choice_masks, choice_length, number_slot, text_slot),
         )
 
@@ -308,20 +307,7 @@ def _words(texts: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.uint6
 def _bounds(column: Column) -> tuple[int, int]:
     if kind_of(column) != "integer":
         return LIMITS
-    kind = parse_type(column.type)
-    assert isinstance(kind, IntegerType)
-    low, high = kind.lowest, kind.highest
-    for rule in proven_rules(column):
-        assert isinstance(rule.argument, int)
-        match rule.name:
-            case "ge":
-                low = max(low, rule.argument)
-            case "gt":
-                low = max(low, rule.argument + 1)
-            case "le":
-                high = min(high, rule.argument)
-            case _:
-                high = min(high, rule.argument - 1)
+    low, high = bounds(column)
     # bounds that leave nothing: no integer of 64 bits is proven
     return (low, high) if low <= high and low <= LIMITS[1] and high >= LIMITS[0] else (LIMITS[1], LIMITS[0])
 

@@ -34,7 +34,7 @@ from penstock.formats.judge_sql import (
 from penstock.formats.rows import table_json
 from penstock.formats.scratch import scratch
 from penstock.formats.types_sql import children
-from penstock.formats.verdict import Examined, Explained, examine, judge, parse_record
+from penstock.formats.verdict import Examined, Explained, Judge, parse_record
 
 Opened = tuple[str, str | None, Object]
 FORMATS = ("json", "csv", "changelog", "upsert", "debezium")
@@ -120,6 +120,7 @@ class RecordDecoder:
 
     def __init__(self, judgement: Judgement, format: str) -> None:
         self._judgement = judgement
+        self._judge_of = Judge(judgement)
         self._format = format
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._named = named_columns(judgement)
@@ -191,7 +192,7 @@ class RecordDecoder:
                 raise _Asks(values)
             return answer
 
-        return judge(self._judgement, record, operation, text, explain)
+        return self._judge_of.verdict(record, operation, text, explain)
 
     def examine(
         self, value: bytes | None, key: bytes | None = None, header: tuple[str, ...] = ()
@@ -201,7 +202,7 @@ class RecordDecoder:
         if isinstance(opened, Verdict):
             return opened
         _, operation, record = opened
-        return examine(self._judgement, record, operation)
+        return self._judge_of.examine(record, operation)
 
     def _record(self, value: bytes | None, key: bytes | None, header: tuple[str, ...]) -> Opened | Verdict:
         texts = [_decoded(value), _decoded(key)]

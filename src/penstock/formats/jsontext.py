@@ -15,6 +15,10 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
+_BLANK, _TEXT = r"[ \t\r\n]*+", r'"[^"\\\x00-\x1f]*+"'
+_SCALAR = rf"(?:{_TEXT}|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|true|false|null)"
+# What a text that is no JSON may well begin with: plain fields of an object, each with the comma behind it.
+_SOUND = re.compile(rf"{_BLANK}\{{(?:{_BLANK}{_TEXT}{_BLANK}:{_BLANK}{_SCALAR}{_BLANK},)*+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -22,14 +26,14 @@ class NotJson(Exception):
     """The text is not JSON; the message says what and where."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Number:
     """A number as it is written."""
 
     text: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Object:
     """Pairs in their order; a name may be repeated."""
 
@@ -63,7 +67,9 @@ def read_json(text: str) -> Json:
     if "\\u" not in text:
         try:
             return _PLAIN.decode(text)  # type: ignore[no-any-return]
-        except (ValueError, RecursionError):
+        except ValueError:
+            return _Reader(text).read_behind(_SOUND)
+        except RecursionError:
             return _Reader(text).read()
     return _Reader(text).read()
 
@@ -81,8 +87,19 @@ class _Reader:
         self._at = 0
 
     def read(self) -> Json:
-        stack: list[tuple[Object | list[Json], str]] = []
-        name = ""
+        return self._read([], "")
+
+    def read_behind(self, sound: re.Pattern[str]) -> Json:
+        """The same for a text that is thought to be no JSON: what is wrong with it lies behind its sound fields."""
+        match = sound.match(self._text)
+        if match is not None and match[0].endswith(","):
+            self._at = match.end()
+            self._read([(Object([]), "")], self._name())
+            # It is JSON after all.
+            self._at = 0
+        return self.read()
+
+    def _read(self, stack: list[tuple[Object | list[Json], str]], name: str) -> Json:
         while True:
             value, opened = self._value()
             if opened and not self._closes(value):

@@ -129,31 +129,44 @@ def explain_select(judgement: Judgement, records: Sequence[tuple[datetime | None
     """For records whose fields are right: the event time, whether it is too far ahead, and every row check, in order.
 
     records: the append time, and the columns that the expressions name with their values (the same of each record).
-    Judging the records' text once more would be as right, but planning that takes a hundred times as long.
+    Judging the records' text once more would be as right, but planning that takes a hundred times as long. All values
+    stand in one literal, for each literal is planned on its own; for parameters, DuckDB looks for libraries of Python,
+    in vain and each time.
     """
-    rows = []
-    for number, (append_time, given) in enumerate(records):
-        moment = "NULL" if append_time is None else literal(append_time.isoformat(" "))
-        values = "".join(f", {_constant(column, value)}" for column, value in given)
-        rows.append(f"({number}, {moment}::TIMESTAMP, true{values})")
-    names = "".join(f", {quote(column.name)}" for column, _ in records[0][1])
-    record = f"SELECT * FROM (VALUES {', '.join(rows)}) AS r(_ps_n, _ps_t, _ps_shape{names})"
+    columns = [column for column, _ in records[0][1]]
+    rows = [
+        [number, None if append_time is None else append_time.isoformat(" "), *(_text(value) for _, value in given)]
+        for number, (append_time, given) in enumerate(records)
+    ]
+    texts = f"SELECT unnest(from_json({literal(json.dumps(rows, ensure_ascii=False))}, '[[\"VARCHAR\"]]')) AS v"
+    values = "".join(
+        f", {_from_text(column, f'v[{place}]')} AS {quote(column.name)}" for place, column in enumerate(columns, 3)
+    )
+    record = f"SELECT v[1]::BIGINT AS _ps_n, v[2]::TIMESTAMP AS _ps_t, true AS _ps_shape{values} FROM ({texts})"
     timed = f"SELECT *, {_event_time(judgement, guarded=True)} AS _ps_at FROM ({record})"
     return f"SELECT {_explained(judgement)} FROM ({timed}) ORDER BY _ps_n"
 
 
-def _constant(column: Column, value: object) -> str:
-    # as text: for parameters, DuckDB looks for libraries of Python, in vain and each time
+def _text(value: object) -> str | None:
     match value:
         case None:
-            return f"NULL::{column.type}"
+            return None
         case bytes():
-            return f"from_hex('{value.hex()}')"
+            return value.hex()
         case timedelta():
-            return f"to_microseconds({value // timedelta(microseconds=1)})"
+            return str(value // timedelta(microseconds=1))
         case Decimal():
-            return f"'{value:f}'::{column.type}"
-    return f"{literal(str(value))}::{column.type}"
+            return f"{value:f}"
+    return str(value)
+
+
+def _from_text(column: Column, text: str) -> str:
+    match column.type:
+        case "BLOB":
+            return f"from_hex({text})"
+        case "INTERVAL":
+            return f"to_microseconds({text}::BIGINT)"
+    return f"{text}::{column.type}"
 
 
 def explain_text_select(judgement: Judgement, records: str) -> str:

@@ -39,6 +39,25 @@ def is_token(column: Column) -> bool:
     return kind_of(column) == "token"
 
 
+def bounds(column: Column) -> tuple[int, int]:
+    """What an integer may be by its type and its rules of comparison with integers."""
+    kind = parse_type(column.type)
+    assert isinstance(kind, IntegerType)
+    low, high = kind.lowest, kind.highest
+    for rule in column.rules:
+        if isinstance(rule.argument, int):
+            match rule.name:
+                case "ge":
+                    low = max(low, rule.argument)
+                case "gt":
+                    low = max(low, rule.argument + 1)
+                case "le":
+                    high = min(high, rule.argument)
+                case "lt":
+                    high = min(high, rule.argument - 1)
+    return low, high
+
+
 def text_rule(rule: Rule) -> str | None:
     """The name of the check that says the same as a rule over text; None where there is none."""
     if rule.name == "pattern":

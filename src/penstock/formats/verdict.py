@@ -11,7 +11,7 @@ import binascii
 import math
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, InvalidOperation
@@ -20,10 +20,10 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.contract import patterns
 from penstock.contract.schema import Column, Rule, Verdict
 from penstock.contract.types import DecimalType, IntegerType, ListType, MapType, PlainType, StructType, parse_type
 from penstock.formats import types_sql
+from penstock.formats.glance import KNOWN, UNSURE, glance
 from penstock.formats.jsontext import Json, NotJson, Number, Object, read_json
 from penstock.formats.judge_sql import CHANGE_FIELDS, OPERATIONS, Judgement
 from penstock.formats.rules_sql import exact_step, tolerance
@@ -59,15 +59,6 @@ def parse_record(text: str | None) -> Object | Verdict:
     return value
 
 
-def judge(judgement: Judgement, record: Object, operation: str | None, text: str, explain: Explain) -> Verdict | None:
-    """The verdict on one record; `operation` is None where the record itself says it."""
-    try:
-        _judge(judgement, record, operation, text, explain)
-    except _Dead as dead:
-        return dead.verdict
-    return None
-
-
 @dataclass(frozen=True)
 class Examined:
     """A record whose shape, types and rules are right: its operation, and its values in the contract's order."""
@@ -76,42 +67,60 @@ class Examined:
     values: tuple[Value | None, ...]
 
 
-def examine(judgement: Judgement, record: Object, operation: str | None) -> Examined | Verdict:
-    """Everything but the user's SQL (row checks and event time), without a database: for a batch oracle."""
-    verdict = judge(judgement, record, operation, "", lambda _text, _values: _nothing_said(judgement))
-    if verdict is not None:
-        return verdict
-    values = tuple(_column_value(column, record) for column in judgement.schema.columns)
-    return Examined(_operation(judgement, record, operation), values)
+class Judge:
+    """Judges records by one contract."""
+
+    def __init__(self, judgement: Judgement) -> None:
+        self._judgement = judgement
+        self._columns = [(column, column.name, glance(column)) for column in judgement.schema.columns]
+        self._known = frozenset((*judgement.schema.names, *CHANGE_FIELDS))
+
+    def verdict(self, record: Object, operation: str | None, text: str, explain: Explain) -> Verdict | None:
+        """The verdict on one record; `operation` is None where the record itself says it."""
+        try:
+            self._judged(record, operation, text, explain)
+        except _Dead as dead:
+            return dead.verdict
+        return None
+
+    def examine(self, record: Object, operation: str | None) -> Examined | Verdict:
+        """Everything but the user's SQL (row checks and event time), without a database: for a batch oracle."""
+        try:
+            return self._judged(record, operation, "", lambda _text, _values: _nothing_said(self._judgement))
+        except _Dead as dead:
+            return dead.verdict
+
+    def _judged(self, record: Object, operation: str | None, text: str, explain: Explain) -> Examined:
+        judgement, given = self._judgement, dict(record.pairs)
+        if len(given) < len(record.pairs):
+            repeated = record.repeated() or ""
+            raise _Dead("duplicate_key", repeated, repeated, f"the field {repeated!r} occurs more than once")
+        op = _operation(judgement, given.get("_op"), operation)
+        by_key = op == "-D" and judgement.kind == "table" and bool(judgement.key)
+        values: list[Value | None] = []
+        for column, name, at_a_glance in self._columns:
+            value = at_a_glance(given.get(name))
+            if value is UNSURE:
+                value = _column_value(column, given)
+                if value is None:
+                    _absent(judgement, column, given, by_key=by_key)
+                else:
+                    for rule in column.rules:
+                        _rule(column, rule, value)
+            values.append(value)
+        if judgement.schema.extra == "dead":
+            unknown = next((name for name in given if name not in self._known), None)
+            if unknown is not None:
+                raise _Dead("extra", unknown, unknown, f"the contract has no field {unknown!r}")
+        _expressions(judgement, text, tuple(values), explain, by_key=by_key)
+        return Examined(op, tuple(values))
 
 
 def _nothing_said(judgement: Judgement) -> Explained:
     return datetime.min, True, (True,) * len(judgement.schema.checks)
 
 
-def _judge(judgement: Judgement, record: Object, operation: str | None, text: str, explain: Explain) -> None:
-    repeated = record.repeated()
-    if repeated is not None:
-        raise _Dead("duplicate_key", repeated, repeated, f"the field {repeated!r} occurs more than once")
-    op = _operation(judgement, record, operation)
-    by_key = op == "-D" and judgement.kind == "table" and bool(judgement.key)
-    values = []
-    for column in judgement.schema.columns:
-        value = _column_value(column, record)
-        values.append(value)
-        if value is None:
-            _absent(judgement, column, record, by_key=by_key)
-            continue
-        for rule in column.rules:
-            _rule(column, rule, value)
-    unknown = [n for n, _ in record.pairs if n not in judgement.schema.names and n not in CHANGE_FIELDS]
-    if unknown and judgement.schema.extra == "dead":
-        raise _Dead("extra", unknown[0], unknown[0], f"the contract has no field {unknown[0]!r}")
-    _expressions(judgement, text, tuple(values), explain, by_key=by_key)
-
-
-def _operation(judgement: Judgement, record: Object, operation: str | None) -> str:
-    own = record.get("_op")
+def _operation(judgement: Judgement, own: Json, operation: str | None) -> str:
     if own is not None and not isinstance(own, str):
         raise _Dead("type", "_op", _shown(own), "_op must be a text")
     op = operation if operation is not None else own if isinstance(own, str) else "+I"
@@ -122,19 +131,19 @@ def _operation(judgement: Judgement, record: Object, operation: str | None) -> s
     return op
 
 
-def _absent(judgement: Judgement, column: Column, record: Object, *, by_key: bool) -> None:
+def _absent(judgement: Judgement, column: Column, given: Mapping[str, Json], *, by_key: bool) -> None:
     if column.name in judgement.key:
         raise _Dead("key_null", column.name, "null", f"{column.name} is part of the key and must have a value")
     if column.nullable or by_key:
         return
-    if record.has(column.name):
+    if column.name in given:
         raise _Dead("null", column.name, "null", f"{column.name} must not be null")
     raise _Dead("missing", column.name, "", f"the field {column.name} is missing")
 
 
-def _column_value(column: Column, record: Object) -> Value | None:
-    value = record.get(column.name)
-    if value is None and column.default and not record.has(column.name):
+def _column_value(column: Column, given: Mapping[str, Json]) -> Value | None:
+    value = given.get(column.name)
+    if value is None and column.default and column.name not in given:
         value = read_json(column.default)
     return None if value is None else _typed(column, value, column.name)
 
@@ -365,12 +374,8 @@ def _is_multiple(column: Column, value: Value, argument: object) -> bool:
     return rest <= near or abs(rest - width) <= near
 
 
-# compiling a pattern takes RE2 a hundred times as long as matching it, and Arrow does not keep what it compiled
-_KNOWN = {pattern: re.compile(pattern.removeprefix("^").removesuffix("$")) for pattern in (patterns.UUID, patterns.IP)}
-
-
 def _matches(pattern: str, text: str) -> bool:
-    known = _KNOWN.get(pattern)
+    known = KNOWN.get(pattern)
     if known is not None:
         return known.fullmatch(text) is not None
     return bool(pc.match_substring_regex(pa.array([text]), pattern)[0].as_py())

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch
 from penstock.contract.schema import Verdict
-from penstock.engines.duckdb.ingest import Ingested, Letter, RecordFinder
+from penstock.engines.duckdb.finder import find_records
+from penstock.engines.duckdb.ingest import Ingested, Letter
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
@@ -57,13 +58,11 @@ def drop_duplicates(
         connection.unregister("_ps_rejected")
         ingested.relation = quote("_ps_u_" + source.name)
     connection.execute(f"INSERT INTO {seen} SELECT {keys}, _ps_at, _ps_body FROM _ps_unique")
-    finder = RecordFinder(batches)
-    for partition, offset, verdict, got in rejected:
-        ingested.accepted -= 1
-        if verdict == "duplicate":
-            ingested.duplicate += 1
-            continue
-        record = finder.find(partition, offset)
+    clashing = [(partition, offset, got) for partition, offset, verdict, got in rejected if verdict != "duplicate"]
+    ingested.accepted -= len(rejected)
+    ingested.duplicate += len(rejected) - len(clashing)
+    records = find_records(batches, [(partition, offset) for partition, offset, _ in clashing])
+    for (partition, offset, got), record in zip(clashing, records, strict=True):
         reason = f"({', '.join(source.unique)}) was accepted before with another content"
         letter = Verdict("key_conflict", ", ".join(source.unique), got, reason)
         ingested.letters.append(Letter(partition, offset, record.time, record.key, record.value, letter))

@@ -20,6 +20,7 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, TypedBatch
 from penstock.contract.schema import ForeignKey, Verdict
 from penstock.engines.base import SourceInput
+from penstock.engines.duckdb.finder import find_records
 from penstock.engines.duckdb.statements import Statements
 from penstock.engines.duckdb.statistics import statistics
 from penstock.formats.compiled import Split
@@ -58,7 +59,7 @@ class Judging:
     given: set[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Letter:
     """A broken record with its verdict."""
 
@@ -326,8 +327,8 @@ def _letters(
     broken = connection.execute(
         f"SELECT _ps_p, _ps_o, {valid}{flags} FROM {quote(judged_name(source.name))} WHERE NOT _ps_ok ORDER BY 1, 2"
     ).fetchall()
-    finder = RecordFinder(batches)
-    found = [(partition, offset, flags, finder.find(partition, offset)) for partition, offset, *flags in broken]
+    records = find_records(batches, [(partition, offset) for partition, offset, *_ in broken])
+    found = [(place[0], place[1], place[2:], record) for place, record in zip(broken, records, strict=True)]
     plain = [record for _, _, (valid, *_), record in found if not valid and record.columns is None]
     diagnosed = iter(decoder.diagnose_all([(r.value, r.key, r.time, r.header) for r in plain]))
     letters = []
@@ -368,40 +369,3 @@ def _as_object(value: bytes | None) -> dict[str, object]:
         if isinstance(parsed, dict) and isinstance(parsed.get(envelope), dict):
             return dict(parsed[envelope])
     return parsed if isinstance(parsed, dict) else {}
-
-
-@dataclass(frozen=True)
-class FoundRecord:
-    """One record as it came. header: of a CSV file; columns: of a typed record."""
-
-    value: bytes | None
-    key: bytes | None
-    time: datetime | None
-    header: tuple[str, ...] = ()
-    columns: dict[str, object] | None = None
-
-
-class RecordFinder:
-    """Records by position, for the few that are looked at one by one."""
-
-    def __init__(self, batches: Sequence[Batch]) -> None:
-        self._batches = [
-            (b, np.asarray(b.offsets.combine_chunks() if isinstance(b.offsets, pa.ChunkedArray) else b.offsets))
-            for b in batches
-        ]
-
-    def find(self, partition: int, offset: int) -> FoundRecord:
-        """The record there."""
-        for batch, offsets in self._batches:
-            if batch.partition != partition or not len(offsets) or not offsets[0] <= offset <= offsets[-1]:
-                continue
-            index = int(np.searchsorted(offsets, offset))
-            if offsets[index] != offset:
-                continue
-            time = batch.times[index].as_py() if batch.times is not None else None
-            if isinstance(batch, TypedBatch):
-                columns = batch.table.slice(index, 1).to_pylist()[0]
-                return FoundRecord(json.dumps(columns, default=str).encode(), None, time, (), columns)
-            key = batch.keys[index].as_py() if batch.keys is not None else None
-            return FoundRecord(batch.values[index].as_py(), key, time, batch.header)
-        raise KeyError((partition, offset))

@@ -43,40 +43,22 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
 
     One that was dropped in a state before this one stays so.
     """
-    rows = [
-        {
-            "id": letter_id(source, x.partition, x.offset),
-            "source": source,
-            "partition": x.partition,
-            "offset": x.offset,
-            "epoch": epoch,
-            "append_time": x.append_time,
-            "key": x.key,
-            "value": x.value,
-            "rule": x.verdict.rule,
-            "field": x.verdict.field,
-            "got": x.verdict.got,
-            "reason": x.verdict.reason,
-        }
-        for x in letters
-    ]
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("source", pa.string()),
-            ("partition", pa.int32()),
-            ("offset", pa.int64()),
-            ("epoch", pa.int64()),
-            ("append_time", pa.timestamp("us")),
-            ("key", pa.binary()),
-            ("value", pa.binary()),
-            ("rule", pa.string()),
-            ("field", pa.string()),
-            ("got", pa.string()),
-            ("reason", pa.string()),
-        ]
-    )
-    connection.register("_ps_letters", pa.Table.from_pylist(rows, schema))
+    verdicts = [x.verdict for x in letters]
+    columns = {
+        "id": pa.array([letter_id(source, x.partition, x.offset) for x in letters], pa.string()),
+        "source": pa.repeat(pa.scalar(source, pa.string()), len(letters)),
+        "partition": pa.array([x.partition for x in letters], pa.int32()),
+        "offset": pa.array([x.offset for x in letters], pa.int64()),
+        "epoch": pa.repeat(pa.scalar(epoch, pa.int64()), len(letters)),
+        "append_time": pa.array([x.append_time for x in letters], pa.timestamp("us")),
+        "key": pa.array([x.key for x in letters], pa.binary()),
+        "value": pa.array([x.value for x in letters], pa.binary()),
+        "rule": pa.array([verdict.rule for verdict in verdicts], pa.string()),
+        "field": pa.array([verdict.field for verdict in verdicts], pa.string()),
+        "got": pa.array([verdict.got for verdict in verdicts], pa.string()),
+        "reason": pa.array([verdict.reason for verdict in verdicts], pa.string()),
+    }
+    connection.register("_ps_letters", pa.table(columns))
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE _ps_letters_now AS SELECT l.*, coalesce(d.attempts, 0) + 1 AS attempts, "
         "CASE WHEN d.status = 'dropped' THEN 'dropped' ELSE 'dead' END AS status "

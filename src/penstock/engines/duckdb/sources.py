@@ -17,7 +17,8 @@ from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.duplicates import drop_duplicates
-from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, RecordFinder, ingest, judged_name
+from penstock.engines.duckdb.finder import find_records
+from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, ingest, judged_name
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
@@ -310,9 +311,7 @@ def _run_multiset(scope: EpochScope, block: SourceBlock, given: SourceInput, ing
         f"FROM (SELECT *, {lowest} AS _ps_low FROM ({balance}))",
     )
     void = scope.connection.execute(f"SELECT _ps_p, _ps_o FROM {quote(name)} WHERE _ps_void ORDER BY ALL").fetchall()
-    finder = RecordFinder([b for b in given.batches if b.rows])
-    for partition, offset in void:
-        record = finder.find(partition, offset)
+    for (partition, offset), record in zip(void, find_records(given.batches, void), strict=True):
         verdict = Verdict("delete_without_row", "", "", f"{source.name} holds no such row to delete")
         ingested.letters.append(Letter(partition, offset, record.time, record.key, record.value, verdict))
         ingested.accepted -= 1
