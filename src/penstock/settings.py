@@ -15,7 +15,7 @@ from pathlib import Path
 
 from penstock.durations import format_duration
 from penstock.errors import DeclarationErrors, Error, Where
-from penstock.pipeline import Graph, SourceDecl
+from penstock.graph import Graph, SourceDecl
 from penstock.url import Url
 
 FILE = "penstock.toml"

@@ -78,6 +78,20 @@ def test_import_and_help_load_no_heavy_library() -> None:
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("imported", "left_out"),
+    [
+        ("penstock; penstock.Pipeline; penstock.Contract", ("duckdb", "pyarrow", "sqlglot", "numpy", "click")),
+        ("penstock.cli.main", ("duckdb", "pyarrow", "sqlglot", "numpy", "pydantic", "rich")),
+        ("penstock.cli.run", ("prometheus_client", "rich", "numba")),
+    ],
+)
+def test_what_only_some_need_is_imported_for_them_alone(imported: str, left_out: tuple[str, ...]) -> None:
+    code = f"import sys, {imported}\nprint([m for m in {left_out} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_parameters_need_a_name_and_a_value(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ls", "ads", "--set", "window"]) == 2
     assert "NAME=VALUE" in capsys.readouterr().err

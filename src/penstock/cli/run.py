@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.observers import LiveLine, MetricsObserver, RunLog
+from penstock.cli.observers import LiveLine, RunLog
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.durations import parse_duration
 from penstock.engines.duckdb.engine import compile_for_duckdb
@@ -69,6 +69,9 @@ def run(
     if live is not None:
         observers.append(live)
     if metrics_port is not None:
+        # Only here: the library that serves them takes as long to import as all else of the command line.
+        from penstock.cli.metrics import MetricsObserver
+
         metrics = MetricsObserver(job.graph.name, metrics_port)
         observers.append(metrics)
         log.say(f"metrics at http://127.0.0.1:{metrics.port}/metrics")
