@@ -1,7 +1,8 @@
 """Seeds the faults of tests/mutants.toml, one at a time, into a copy of the sources; each must fail its tests.
 
-`python scripts/mutants.py [NAME ...]` runs all, or those named. Writes docs/generated/mutants.md when all were run.
-Exits with 1 when a fault survives, or when its place in the sources is no longer there.
+`python scripts/mutants.py [NAME ...]` runs all, or those named, as many at a time as there are cores. Writes
+docs/generated/mutants.md when all were run. Exits with 1 when a fault survives, or when its place in the sources is no
+longer there.
 """
 
 from __future__ import annotations
@@ -12,15 +13,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "tests/mutants.toml"
 PAGE = ROOT / "docs/generated/mutants.md"
 COPIED = ("src", "tests", "scripts", "docs", "pyproject.toml", "README.md", "CHANGELOG.md")
-TIMEOUT_S = 300
+# Tests that take so much longer than they do without a fault hang.
+LEAST_TIMEOUT_S = 300.0
+TIMES_LONGER = 8
+LONGEST_S = 3_600.0
 # Not SIGKILL: that one is sent when memory runs out, whosever it is.
 CRASHES = {-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGFPE, -signal.SIGILL}
 
@@ -40,7 +49,7 @@ def read_mutants() -> list[Mutant]:
     return [Mutant(**entry) for entry in tomllib.loads(TABLE.read_text(encoding="utf-8"))["mutant"]]
 
 
-def verdict_of(mutant: Mutant, copy: Path) -> str:
+def verdict_of(mutant: Mutant, copy: Path, timeout_s: float) -> str:
     """`killed`, or what is wrong."""
     file = copy / mutant.file
     original = file.read_text(encoding="utf-8")
@@ -48,20 +57,60 @@ def verdict_of(mutant: Mutant, copy: Path) -> str:
         return f"its place is found {original.count(mutant.old)} times in {mutant.file}"
     file.write_text(original.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        code = run_tests(mutant.tests, copy)
+        code = run_tests(mutant.tests, copy, timeout_s)
     finally:
         file.write_text(original, encoding="utf-8")
     # pytest: 1 is failed tests; other codes mean that the tests did not run as they should, unless it crashed.
     return "killed" if code in CRASHES else {0: "SURVIVED", 1: "killed"}.get(code, f"pytest ended with {code}")
 
 
-def run_tests(tests: str, copy: Path) -> int:
+def run_tests(tests: str, copy: Path, timeout_s: float) -> int:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests.split()]
     environment = {**os.environ, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode
+        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=timeout_s).returncode
     except subprocess.TimeoutExpired:
         return 1  # a fault that makes the tests hang is noticed too
+
+
+class Copies:
+    """Copies of the sources, each used by one thread at a time."""
+
+    def __init__(self, home: Path, count: int) -> None:
+        self._free: Queue[Path] = Queue()
+        for number in range(count):
+            copy = home / str(number)
+            for name in COPIED:
+                source = ROOT / name
+                ignore = shutil.ignore_patterns("__pycache__")
+                copy.mkdir(exist_ok=True)
+                if source.is_dir():
+                    shutil.copytree(source, copy / name, ignore=ignore)
+                else:
+                    shutil.copy(source, copy / name)
+            self._free.put(copy)
+
+    @contextmanager
+    def one(self) -> Iterator[Path]:
+        copy = self._free.get()
+        try:
+            yield copy
+        finally:
+            self._free.put(copy)
+
+    def limit_of(self, tests: str) -> float:
+        """How long the tests may take with a fault; raises SystemExit where they fail without one."""
+        began = time.monotonic()
+        with self.one() as copy:
+            if run_tests(tests, copy, LONGEST_S) != 0:
+                raise SystemExit(f"{tests} fails without any fault; nothing can be shown by it")
+        return max(LEAST_TIMEOUT_S, TIMES_LONGER * (time.monotonic() - began))
+
+    def verdict(self, mutant: Mutant, timeout_s: float) -> tuple[Mutant, str]:
+        with self.one() as copy:
+            found = verdict_of(mutant, copy, timeout_s)
+        print(f"{found:10} {mutant.name}", flush=True)
+        return mutant, found
 
 
 def page(verdicts: list[tuple[Mutant, str]]) -> str:
@@ -82,20 +131,12 @@ def main() -> int:
     if not mutants:
         print("no mutant of that name", file=sys.stderr)
         return 2
-    verdicts = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        for name in COPIED:
-            source = ROOT / name
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, copy / name, ignore=ignore) if source.is_dir() else shutil.copy(source, copy / name)
-        for tests in sorted({mutant.tests for mutant in mutants}):
-            if run_tests(tests, copy) != 0:
-                print(f"{tests} fails without any fault; nothing can be shown by it", file=sys.stderr)
-                return 1
-        for mutant in mutants:
-            verdicts.append((mutant, verdict_of(mutant, copy)))
-            print(f"{verdicts[-1][1]:10} {mutant.name}", flush=True)
+    count = os.cpu_count() or 1
+    suites = sorted({mutant.tests for mutant in mutants})
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(count) as pool:
+        copies = Copies(Path(folder), count)
+        limits = dict(zip(suites, pool.map(copies.limit_of, suites), strict=True))
+        verdicts = list(pool.map(lambda mutant: copies.verdict(mutant, limits[mutant.tests]), mutants))
     if not wanted:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page(verdicts), encoding="utf-8")
