@@ -92,7 +92,7 @@ def proven_tightly(kernel: Kernel, records: Sequence[bytes]) -> int:
         placed(np.int32, spec.text_slots, rows + 1),
         placed(np.bool_, spec.text_slots, rows),
     )
-    proven, foreign = placed(np.bool_, rows), placed(np.bool_, 1)
+    proven, foreign = placed(np.int16, rows), placed(np.bool_, 1)
     found = []
     # behind the last record what leads a reader astray that runs on: the records again, a text, a number, blanks
     for filling in (whole if len(whole) else b"{", b"a", b"0", b" "):

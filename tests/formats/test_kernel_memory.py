@@ -107,7 +107,7 @@ def python_kernel(memory: Memory) -> ModuleType:
     return module
 
 
-def outcome(proven: NDArray[np.bool_], columns: Sequence[NDArray[Any]], count: int) -> list[object]:
+def outcome(proven: NDArray[np.int16], columns: Sequence[NDArray[Any]], count: int) -> list[object]:
     """All that a caller may look at."""
     numbers, number_present, texts, text_ends, text_present = columns
     return [
@@ -195,7 +195,7 @@ def test_records_that_do_not_lie_in_their_buffer_are_refused(kernel: PythonKerne
     values = pa.Array.from_buffers(pa.binary(), 2, buffers, 0)
     spec = compiled._Spec(kernel, TRIED.columns, {"id"}, ["id"])
     with pytest.raises(pa.ArrowInvalid):
-        compiled._proven_parts(kernel, spec, compiled._NO_KEYS, values, np.empty(2, np.bool_))
+        compiled._proven_parts(kernel, spec, compiled._NO_KEYS, values, np.empty(2, np.int16))
 
 
 def test_a_choice_that_is_not_given_is_a_choice_too(monkeypatch: pytest.MonkeyPatch) -> None:

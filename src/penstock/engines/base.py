@@ -68,7 +68,10 @@ class PartitionProgress:
 
 @dataclass
 class Counts:
-    """The accounting of a source: rows = accepted + duplicate + dead; late is per view and counted beside it."""
+    """The accounting of a source: rows = accepted + duplicate + dead; late is per view and counted beside it.
+
+    unknown_fields: accepted records with fields that the contract does not have.
+    """
 
     rows: int = 0
     accepted: int = 0

@@ -105,10 +105,12 @@ loader = Loader()
 class Split:
     """What the kernel made of batches. proven: rows in columns (`_ps_p`, `_ps_o`, `_ps_t` and the contract's, tokens as
     JSON text); doubtful: the other records, as they came. keyed: the references hold the foreign keys of the proven.
-    typed: none of their columns is a token."""
+    typed: none of their columns is a token. unheld: per doubtful batch and record the number of the foreign key that no
+    reference holds, where nothing else is doubted, or -1."""
 
     proven: pa.Table
     doubtful: tuple[RawBatch, ...]
+    unheld: tuple[NDArray[np.int16], ...] = ()
     keyed: bool = False
     typed: bool = False
 
@@ -158,7 +160,7 @@ class CompiledJudge:
         self._specs[wanted] = spec
         pieces = [(batch, piece) for batch in batches for piece in _pieces(batch)]
 
-        def run(job: tuple[RawBatch, pa.RecordBatch]) -> tuple[list[pa.RecordBatch], RawBatch | None]:
+        def run(job: tuple[RawBatch, pa.RecordBatch]) -> _Judged:
             return _judge_piece(kernel, spec, keys, *job)
 
         if threads > 1 and len(pieces) > 1 and sum(piece.num_rows for _, piece in pieces) >= WORTH_THREADS:
@@ -166,9 +168,11 @@ class CompiledJudge:
                 done = list(pool.map(run, pieces))
         else:
             done = [run(piece) for piece in pieces]
+        doubts = [doubt for _, doubt in done if doubt is not None]
         return Split(
             pa.Table.from_batches([batch for proven, _ in done for batch in proven], spec.schema),
-            tuple(doubtful for _, doubtful in done if doubtful is not None),
+            tuple(doubtful for doubtful, _ in doubts),
+            tuple(unheld for _, unheld in doubts),
             held is not None,
             self._typed,
         )
@@ -319,14 +323,20 @@ def _choices(column: Column) -> list[bytes]:
     return []
 
 
+_Doubt = tuple[RawBatch, NDArray[np.int16]]
+_Judged = tuple[list[pa.RecordBatch], _Doubt | None]
+
+
 def _pieces(batch: RawBatch) -> list[pa.RecordBatch]:
-    """The batch in chunks of a good size: values, offsets, append times."""
+    """The batch in chunks of a good size: values, offsets, append times, keys if there are any."""
     times = batch.times
     if times is None:
         times = pa.chunked_array([pa.nulls(batch.rows, pa.timestamp("us"))])
     values = batch.values if batch.values.type == pa.binary() else batch.values.cast(pa.binary())
     offsets = batch.offsets if isinstance(batch.offsets, pa.ChunkedArray) else pa.chunked_array([batch.offsets])
-    table = pa.Table.from_arrays([values, offsets, times.cast(pa.timestamp("us"))], ["v", "o", "t"])
+    keys = [batch.keys] if batch.keys is not None else []
+    names = ["v", "o", "t", "k"][: 3 + len(keys)]
+    table = pa.Table.from_arrays([values, offsets, times.cast(pa.timestamp("us")), *keys], names)
     whole = [piece for piece in table.to_batches() if piece.num_rows]
     if len(whole) > 1 and table.num_rows < LEAST_CHUNK * len(whole):
         pieces = []
@@ -336,19 +346,18 @@ def _pieces(batch: RawBatch) -> list[pa.RecordBatch]:
     return whole
 
 
-def _judge_piece(
-    kernel: Kernel, spec: _Spec, keys: Arguments, batch: RawBatch, piece: pa.RecordBatch
-) -> tuple[list[pa.RecordBatch], RawBatch | None]:
+def _judge_piece(kernel: Kernel, spec: _Spec, keys: Arguments, batch: RawBatch, piece: pa.RecordBatch) -> _Judged:
     values, rows = piece.column(0), piece.num_rows
     if values.null_count:
         # tombstones are rare where records are plain JSON: all of the piece is doubted
-        return [], _doubtful(batch, piece, pa.repeat(pa.scalar(True), rows))
-    proven = np.empty(rows, np.bool_)
+        return [], _doubtful(batch, piece, np.zeros(rows, np.int16))
+    proven = np.empty(rows, np.int16)
     parts = _proven_parts(kernel, spec, keys, values, proven)
     offsets, times, doubtful = piece.column(1), piece.column(2), None
-    if not proven.all():
-        offsets, times = offsets.filter(pa.array(proven)), times.filter(pa.array(proven))
-        doubtful = _doubtful(batch, piece, pa.array(~proven))
+    if proven.min() < 1:
+        mask = pa.array(proven == 1)
+        offsets, times = offsets.filter(mask), times.filter(mask)
+        doubtful = _doubtful(batch, piece, proven)
     batches, start = [], 0
     for count, columns in parts:
         partition = pa.repeat(pa.scalar(batch.partition, pa.int32()), count)
@@ -359,7 +368,7 @@ def _judge_piece(
 
 
 def _proven_parts(
-    kernel: Kernel, spec: _Spec, keys: Arguments, values: pa.BinaryArray, proven: NDArray[np.bool_]
+    kernel: Kernel, spec: _Spec, keys: Arguments, values: pa.BinaryArray, proven: NDArray[np.int16]
 ) -> list[tuple[int, list[pa.Array]]]:
     # The kernel trusts the places of the records.
     values.validate(full=True)
@@ -388,15 +397,17 @@ def _proven_parts(
     return parts
 
 
-def _doubtful(batch: RawBatch, piece: pa.RecordBatch, mask: pa.BooleanArray) -> RawBatch:
-    some = piece.filter(mask)
-    return replace(
+def _doubtful(batch: RawBatch, piece: pa.RecordBatch, proven: NDArray[np.int16]) -> _Doubt:
+    doubted = proven < 1
+    some = piece.filter(pa.array(doubted))
+    found = replace(
         batch,
         values=pa.chunked_array([some.column(0)]),
         offsets=pa.chunked_array([some.column(1)]),
         times=None if batch.times is None else pa.chunked_array([some.column(2)]),
-        keys=None,
+        keys=None if batch.keys is None else pa.chunked_array([some.column(3)]),
     )
+    return found, -1 - proven[doubted]
 
 
 def _is_utf8(values: pa.BinaryArray) -> bool:
@@ -413,7 +424,7 @@ def _run(
     keys: Arguments,
     data: NDArray[np.uint8],
     ends: NDArray[np.int32],
-    proven: NDArray[np.bool_],
+    proven: NDArray[np.int16],
     foreign: NDArray[np.bool_],
     *,
     ascii_only: bool,

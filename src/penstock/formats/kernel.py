@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite.ir import IntType
-from numba import boolean, int8, int32, int64, njit, uint8, uint64, void
+from numba import boolean, int8, int16, int32, int64, njit, uint8, uint64, void
 from numba.core.types import Array, Tuple
 from numba.cpython.unsafe.numbers import trailing_zeros
 from numba.extending import intrinsic
@@ -298,7 +298,7 @@ _REFERENCES = Tuple((_read_only(int64, 2), _read_only(int64, 2), _read_only(int6
 _COLUMNS = Tuple((int64[:, ::1], boolean[:, ::1], uint8[:, ::1], int32[:, ::1], boolean[:, ::1]))
 _SIGNATURE = int64(
     *(_read_only(uint8), _read_only(int32), boolean, _CONTRACT, _REFERENCES),
-    *(boolean[::1], boolean[::1], _COLUMNS),
+    *(int16[::1], boolean[::1], _COLUMNS),
 )
 
 
@@ -329,8 +329,9 @@ def _text_end(at, end, ascii_only):
 def prove(data, ends, ascii_only, contract, references, proven, foreign, columns):
     """Judge the records between `ends`; the values of those proven are written one after the other. How many they are.
 
-    contract, references: as `formats/compiled.py` lays them out. proven: per record. foreign: set where a byte that is
-    not ASCII gave a doubt. columns, to be filled by slot: numbers (of a choice its place) and where they are given; the
+    contract, references: as `formats/compiled.py` lays them out. proven: per record 1, or 0 for a doubt, or (if nothing
+    else is doubted) -1 less the number of the first key that no reference holds. foreign: set where a byte that is not
+    ASCII gave a doubt. columns, to be filled by slot: numbers (of a choice its place) and where they are given; the
     bytes of texts, their ends (the first is 0) and where they are given.
     """
     name_words, name_masks, name_at, name_length = contract[:4]
@@ -351,10 +352,9 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
     rows = 0
     for record in range(len(ends) - 1):
         at, end = base + ends[record], base + ends[record + 1]
-        proven[record] = False
+        proven[record], seen, place, good = 0, _U(0), 0, False
         if at >= end or _byte(at) != 123:
             continue
-        seen, place, good = _U(0), 0, False
         at += 1
         for slot in range(len(number_present)):
             number_present[slot, rows] = False
@@ -491,9 +491,10 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
                 continue
             good = _byte(at) == 125 and at + 1 == end and (seen & needed) == needed
             break
-        for key in range(len(keys)):
-            good = good and _is_held(begins, lengths, values, kinds, keys[key], key_places, slots_from, held_from)
-        if good:
-            proven[record] = True
-            rows += 1
+        proven[record] = good
+        for key in range(len(keys) if good else 0):
+            if not _is_held(begins, lengths, values, kinds, keys[key], key_places, slots_from, held_from):
+                proven[record] = -1 - key
+                break
+        rows += proven[record] == 1
     return rows

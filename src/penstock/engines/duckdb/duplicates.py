@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch
 from penstock.contract.schema import Verdict
+from penstock.engines.duckdb.broken import Letter
 from penstock.engines.duckdb.finder import find_records
-from penstock.engines.duckdb.ingest import Ingested, Letter
+from penstock.engines.duckdb.ingest import Ingested
 from penstock.engines.duckdb.state import table
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl

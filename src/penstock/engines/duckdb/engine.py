@@ -14,9 +14,9 @@ from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import carry, letters, state
 from penstock.engines.duckdb.binder import DuckBinder, refuse_taken
+from penstock.engines.duckdb.broken import Letter
 from penstock.engines.duckdb.connection import connect, first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
-from penstock.engines.duckdb.ingest import Letter
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.prepared import Prepared
 from penstock.engines.duckdb.state import table

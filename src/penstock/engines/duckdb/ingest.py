@@ -7,20 +7,18 @@ references.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from penstock.connectors.base import Batch, TypedBatch
-from penstock.contract.schema import ForeignKey, Verdict
+from penstock.contract.schema import ForeignKey
 from penstock.engines.base import SourceInput
-from penstock.engines.duckdb.finder import find_records
+from penstock.engines.duckdb.broken import Letter, letters_of, refused_sql, set_aside
 from penstock.engines.duckdb.statements import Statements
 from penstock.engines.duckdb.statistics import statistics
 from penstock.formats.compiled import Split
@@ -33,13 +31,15 @@ from penstock.plan.blocks import SourceBlock, column_list, quote
 
 @dataclass
 class Ingested:
-    """What a source's records came to. relation: the SQL of the accepted ones; letters: the broken ones."""
+    """What a source's records came to. relation: the SQL of the accepted ones; refused: queries for what `letters_of`
+    asks of the others; letters: the broken ones."""
 
     relation: str
     rows: int
     accepted: int
     duplicate: int = 0
     unknown_fields: int = 0
+    refused: tuple[str, ...] = ()
     letters: list[Letter] = field(default_factory=list)
     largest_us: dict[int, int] = field(default_factory=dict)
     smallest_us: int | None = None
@@ -57,18 +57,6 @@ class Judging:
     keys: Mapping[str, tuple[str, ...]]
     versions: Mapping[str, object]
     given: set[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A broken record with its verdict."""
-
-    partition: int
-    offset: int
-    append_time: datetime | None
-    key: bytes | None
-    value: bytes | None
-    verdict: Verdict
 
 
 # After a malformed record a source is parsed with the slower, guarded statement for so many epochs.
@@ -113,7 +101,11 @@ def ingest(
     references = None if statements.in_parts else _references(statements, source, judging)
     with part("parse"):
         split = decoder.prove(batches, columns=judging.columns, threads=judging.threads, references=references)
-    with _many_rows(statements.connection, sum(batch.rows for batch in batches)):
+    rows = sum(batch.rows for batch in batches)
+    aside: list[Letter] = []
+    if split is not None and split.doubtful and not statements.in_parts:
+        split, aside = set_aside(source, decoder, split, rows)
+    with _many_rows(statements.connection, rows):
         try:
             result = None
             if split is not None and not statements.in_parts:
@@ -124,12 +116,16 @@ def ingest(
             if judging.guarded:
                 raise
             raise MalformedRecords(source.name) from problem
-    if result.accepted < result.rows:
-        result.letters = _letters(statements.connection, source, decoder, batches)
+    if result.refused:
+        result.letters = letters_of(statements.connection, source, decoder, batches, " UNION ALL ".join(result.refused))
+    if aside:
+        result.rows += len(aside)
+        result.letters = sorted([*result.letters, *aside], key=lambda letter: (letter.partition, letter.offset))
     return result
 
 
-def _counted(statements: Statements, name: str) -> Ingested:
+def _counted(statements: Statements, name: str, refused: str) -> Ingested:
+    """refused: the query for the refused records of relation `name`."""
     found = statistics(statements, name)
     judged, rows, accepted = quote(name), sum(s.rows for s in found), sum(s.accepted for s in found)
     return Ingested(
@@ -137,10 +133,14 @@ def _counted(statements: Statements, name: str) -> Ingested:
         rows,
         accepted,
         unknown_fields=sum(s.unknown_fields for s in found),
+        refused=(refused,) if accepted < rows else (),
         largest_us={s.partition: s.largest_us for s in found if s.largest_us is not None},
         smallest_us=min((s.smallest_us for s in found if s.smallest_us is not None), default=None),
     )
 
+
+# Of proven rows that are read in place, one in so many may be refused.
+_ONE_IN = 20
 
 # Above so many rows the optimizer's guess costs more than it saves: it takes what Python registers for one row.
 _MANY_ROWS = 10_000
@@ -176,7 +176,8 @@ def _in_place(
     """Accepted rows where the kernel has left them: nothing is stored but the doubtful. None where that does not do.
 
     Each block that needs the rows reads them once more, so this is for columns that no reader has to parse. The checks
-    that are left to SQL run once, when the rows are counted: afterwards all of them are known to be accepted.
+    that are left to SQL run once, when the rows are counted, if all of them turn out to be accepted. Where a few are
+    refused, they run for each reader, which costs less than storing all the others.
     """
     plain = split.typed and (split.keyed or not source.schema.foreign_keys)
     if judging.columns is None or not plain or not split.proven.num_rows:
@@ -186,15 +187,17 @@ def _in_place(
     judging.given.add(kept)
     select = decoder.select_proven(quote(kept), guarded=judging.guarded, columns=judging.columns)
     statements.connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {select}")
-    result = _counted(statements, name)
-    if result.accepted < result.rows:
+    result = _counted(statements, name, refused_sql(source, name, keyed=True))
+    if result.rows - result.accepted > result.rows // _ONE_IN:
         return None
     if not split.doubtful:
         return result
     doubtful = _stored(statements, source, decoder, replace(split, proven=split.proven.slice(0, 0)), (), judging)
     if doubtful.accepted:
         columns = column_list([*(n for n in source.schema.names if n in judging.columns), "_ps_p", "_ps_o", "_ps_at"])
-        result.relation = f"(SELECT {columns} FROM {quote(name)} UNION ALL SELECT {columns} FROM {doubtful.relation})"
+        result.relation = (
+            f"(SELECT {columns} FROM {result.relation} UNION ALL SELECT {columns} FROM {doubtful.relation})"
+        )
     return _together(result, doubtful)
 
 
@@ -209,6 +212,7 @@ def _together(proven: Ingested, doubtful: Ingested) -> Ingested:
         unknown_fields=proven.unknown_fields + doubtful.unknown_fields,
         largest_us={partition: max(us for p, us in marks if p == partition) for partition, _ in marks},
         smallest_us=min(firsts, default=None),
+        refused=(*proven.refused, *doubtful.refused),
     )
 
 
@@ -247,7 +251,8 @@ def _stored(
     # Not after an error: an aborted transaction refuses it, and the next attempt comes by here.
     for name in given:
         statements.take(name)
-    return _counted(statements, judged_name(source.name))
+    name = judged_name(source.name)
+    return _counted(statements, name, refused_sql(source, name, keyed=False))
 
 
 def _known(source: SourceDecl, select: str) -> str:
@@ -316,56 +321,3 @@ def _rows_at(batch: Batch, offsets: Sequence[int]) -> Batch:
         return replace(batch, table=batch.table.take(rows), offsets=taken, times=times)
     keys = batch.keys.take(rows) if batch.keys is not None else None
     return replace(batch, values=batch.values.take(rows), offsets=taken, times=times, keys=keys)
-
-
-def _letters(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, decoder: Decoder, batches: Sequence[Batch]
-) -> list[Letter]:
-    keys = source.schema.foreign_keys
-    flags = "".join(f", _ps_fk{n}" for n in range(len(keys)))
-    valid = "_ps_valid" if keys else "FALSE"
-    broken = connection.execute(
-        f"SELECT _ps_p, _ps_o, {valid}{flags} FROM {quote(judged_name(source.name))} WHERE NOT _ps_ok ORDER BY 1, 2"
-    ).fetchall()
-    records = find_records(batches, [(partition, offset) for partition, offset, *_ in broken])
-    found = [(place[0], place[1], place[2:], record) for place, record in zip(broken, records, strict=True)]
-    plain = [record for _, _, (valid, *_), record in found if not valid and record.columns is None]
-    diagnosed = iter(decoder.diagnose_all([(r.value, r.key, r.time, r.header) for r in plain]))
-    letters = []
-    for partition, offset, (is_valid, *hits), record in found:
-        verdict: Verdict | None
-        if is_valid:
-            verdict = _missing_reference(source, hits, record.value, record.columns)
-        elif record.columns is not None:
-            verdict = decoder.diagnose_row(record.columns, record.time)
-        else:
-            verdict = next(diagnosed)
-        if verdict is None:
-            verdict = Verdict("unexplained", "", "", "the vectorised check refuses the record, the slow one does not")
-        letters.append(Letter(partition, offset, record.time, record.key, record.value, verdict))
-    return letters
-
-
-def _missing_reference(
-    source: SourceDecl, found: Sequence[bool], value: bytes | None, columns: dict[str, object] | None
-) -> Verdict:
-    key = next(k for k, hit in zip(source.schema.foreign_keys, found, strict=True) if not hit)
-    record = columns if columns is not None else _as_object(value)
-    got = ", ".join(str(record.get(c)) for c in key.columns)
-    return Verdict(
-        "references",
-        ", ".join(key.columns),
-        got,
-        f"({', '.join(key.columns)}) is not in {key.reference}({', '.join(key.reference_columns)})",
-    )
-
-
-def _as_object(value: bytes | None) -> dict[str, object]:
-    try:
-        parsed = json.loads(value or b"{}")
-    except ValueError:
-        return {}
-    for envelope in ("after", "before"):
-        if isinstance(parsed, dict) and isinstance(parsed.get(envelope), dict):
-            return dict(parsed[envelope])
-    return parsed if isinstance(parsed, dict) else {}

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from penstock.connectors.base import RawBatch
 from penstock.engines.base import Counts, DeadLetter
+from penstock.engines.duckdb.broken import Letter
 from penstock.engines.duckdb.connection import first_row
-from penstock.engines.duckdb.ingest import Letter, judge_again
+from penstock.engines.duckdb.ingest import judge_again
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us

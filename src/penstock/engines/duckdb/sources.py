@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
+from penstock.engines.duckdb.broken import Letter
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.duplicates import drop_duplicates
 from penstock.engines.duckdb.finder import find_records
-from penstock.engines.duckdb.ingest import Ingested, Judging, Letter, ingest, judged_name
+from penstock.engines.duckdb.ingest import Ingested, Judging, ingest, judged_name
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us

@@ -18,7 +18,7 @@ _NONE = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class PartitionStatistics:
-    """smallest_us, largest_us: event time of the accepted records that have one."""
+    """unknown_fields: accepted records that have some. smallest_us, largest_us: event time of those that have one."""
 
     partition: int
     rows: int
@@ -39,7 +39,7 @@ def statistics(statements: Statements, judged: str) -> list[PartitionStatistics]
 def of_relation(statements: Statements, judged: str) -> list[PartitionStatistics]:
     """By a query."""
     found = statements.connection.execute(
-        f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_extra), "
+        f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_ok AND _ps_extra), "
         f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
         f"FROM {quote(judged)} GROUP BY _ps_p"
     ).fetchall()
@@ -63,7 +63,7 @@ def of_rows(judged: pa.Table) -> list[PartitionStatistics]:
                 partition,
                 int(np.count_nonzero(mine)),
                 int(np.count_nonzero(mine & accepted)),
-                int(np.count_nonzero(mine & extra)),
+                int(np.count_nonzero(mine & accepted & extra)),
                 int(known.min()) if len(known) else None,
                 int(known.max()) if len(known) else None,
             )
