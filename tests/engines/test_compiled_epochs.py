@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from penstock.engines.duckdb import ingest
+from penstock.engines.duckdb.broken import Letter
 from penstock.engines.duckdb.engine import DuckState
 from penstock.formats import decode
-from penstock.formats.compiled import SWITCH, Loader
+from penstock.formats.compiled import SWITCH, Loader, Split
+from penstock.formats.decode import Decoder
 from penstock.formats.rows import rows_to_batch
+from penstock.pipeline import SourceDecl
 from penstock.runtime.runner import RunOptions, Until
 from tests.runtime.test_runner import Bench
 
@@ -196,3 +199,65 @@ def test_a_doubted_row_moves_the_watermark(tmp_path: Path, monkeypatch: pytest.M
         runner.run()
         assert dict(runner.progress.late) == {"per_minute": 2}
         assert list(bench.folded(runner, "minutes", "minute", "n").values()) == [20, 1]
+
+
+def test_the_dead_are_set_aside_with_their_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among many records: what is wrong with a few of them is told without a statement, and the same as with one."""
+    asked = []
+    before = ingest.set_aside
+
+    def watched(source: SourceDecl, decoder: Decoder, split: Split, rows: int) -> tuple[Split, list[Letter]]:
+        asked.append(before(source, decoder, split, rows))
+        return asked[-1]
+
+    monkeypatch.setattr(ingest, "set_aside", watched)
+    monkeypatch.setitem(DuckState.__init__.__kwdefaults__, "small_epoch", 0)
+    without = run_few_broken(tmp_path / "never", "never", monkeypatch)
+    assert not asked
+    assert run_few_broken(tmp_path / "now", "now", monkeypatch) == without
+    # the event time that is out of range has undone the first attempt
+    split, aside = asked[-1]
+    assert len(aside) == 3
+    assert sum(batch.rows for batch in split.doubtful) == 2
+    letters, counts, pages = without
+    assert [(rule, key) for rule, key, *_ in letters] == [  # type: ignore[attr-defined]
+        ("references", b"k7"),
+        ("not_json", b"k11"),
+        ("event_time", b"k90"),
+        ("type", b"k100"),
+    ]
+    assert counts["rows"] == 200 == counts["accepted"] + 4  # type: ignore[index]
+    assert counts["unknown_fields"] == 1  # type: ignore[index]
+    assert sum(pages.values()) == 196  # type: ignore[attr-defined]
+
+
+def run_few_broken(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
+    monkeypatch.setenv(SWITCH, switch)
+    monkeypatch.setattr(decode, "loader", Loader())
+    folder.mkdir()
+    bench = Bench(folder, CLICKS, partitions=2)
+    schema = next(source.schema for source in bench.pipeline.graph().sources if source.kind == "reference")
+    bench.versions.publish([rows_to_batch([{"page": f"/{n}"} for n in range(4)], schema, 0)])
+    made: list[bytes] = []
+    for n in range(200):
+        record = {"page": f"/{n % 4}", "kind": "view", "n": n, "at": (1767225600 + n) * 10**9}
+        match n:
+            case 7:
+                record["page"] = "/nowhere"
+            case 90:
+                record["at"] = 2**63 - 1
+            case 100:
+                record |= {"n": "many", "other": 1}
+            case 110:
+                record["other"] = 1
+        text = json.dumps(record).encode()
+        made.append(text[:-1] if n == 11 else text.replace(b"view", b"v\\u0069ew") if n == 120 else text)
+    keys = [f"k{n}".encode() for n in range(200)]
+    bench.topic.append(made[:100], keys[:100], partition=0)
+    bench.topic.append(made[100:], keys[100:], partition=1)
+    with bench.open(RunOptions(until=Until.DRAINED, max_rows=1000)) as runner:
+        runner.run()
+        found = runner.state.dead_letters("clicks")
+        letters = [(x.rule, x.key, x.partition, x.offset, x.field, x.got, x.reason, x.value) for x in found]
+        counts = dict(vars(runner.progress.sources["clicks"].counts))
+        return letters, counts, bench.folded(runner, "pages_out", "page", "n")

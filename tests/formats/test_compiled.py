@@ -309,6 +309,9 @@ def test_what_no_reference_holds_is_doubted(
     assert found.proven["_ps_o"].to_pylist() == wanted
     assert found.proven["zone"].to_pylist() == [records[n][1] for n in wanted]
     assert found.keyed
+    doubted = [n for n in range(len(records)) if n not in wanted]
+    assert [n for batch in found.doubtful for n in batch.offsets.to_pylist()] == doubted
+    assert [key for unheld in found.unheld for key in unheld.tolist()] == [int(records[n] in cities) for n in doubted]
 
 
 def test_every_row_of_a_large_reference_is_found() -> None:
