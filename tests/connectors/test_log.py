@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.connectors.base import Url
 from penstock.connectors.log import LogSource, LogTopic, LogVersions, LogWriter
-from penstock.connectors.log_reader import SMALL_FRAME_RECORDS
+from penstock.connectors.log_run import LARGE_FRAME_RECORDS
 from penstock.errors import ConnectorError
 from tests.connectors.conformance import BrokerConformance, drain
 from tests.examples import examples
@@ -49,7 +49,7 @@ def test_many_tiny_frames_make_few_chunks(tmp_path: Path) -> None:
     assert batch.keys is not None
     assert len(batch.values.chunks) <= 5
     assert [len(chunk) for chunk in batch.values.chunks] == [len(chunk) for chunk in batch.offsets.chunks]
-    assert min(len(chunk) for chunk in batch.values.chunks[:2]) >= SMALL_FRAME_RECORDS
+    assert min(len(chunk) for chunk in batch.values.chunks[:2]) >= LARGE_FRAME_RECORDS
     assert batch.values.to_pylist()[:5_000] == [b"%d" % number for number in range(5_000)]
     assert batch.keys.to_pylist()[:5_000] == [b"k" if number % 3 else None for number in range(5_000)]
     assert batch.offsets.to_pylist() == list(range(8_000))

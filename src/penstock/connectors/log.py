@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from penstock.connectors.base import RawBatch, Url, Version
-from penstock.connectors.log_frame import arrays_of_body
-from penstock.connectors.log_reader import (
-    SMALL_FRAME_RECORDS,
-    Frame,
-    PartitionReader,
-    after,
-)
+from penstock.connectors.log_frame import HEADER_BYTES, arrays_of_body
+from penstock.connectors.log_reader import Frame, PartitionReader, after
+from penstock.connectors.log_run import Records, records_of
 from penstock.connectors.log_topic import LogTopic, Position
 from penstock.connectors.log_writer import LogWriter
 from penstock.connectors.partitioning import partition_for
@@ -82,15 +78,15 @@ class LogSource:
         cached = self._places.get(partition)
         place = cached[1] if cached is not None and cached[0] == offset else reader.seek(offset)
         collected = _Collector(offset, max_rows, max_bytes, to)
-        last = place
-        for frame in reader.frames(place):
-            last = reader.place_of(frame)
-            if not collected.add(frame):
+        while collected.goes_on and not reader.is_at_end(place):
+            behind = _take_run(collected, reader, place) or _take_frames(collected, reader, place)
+            behind = behind if behind != place else reader.onward(place)
+            if behind == place:
                 break
-            last = after(frame.header, frame.position, last.base)
+            place = behind
+        self._places[partition] = (collected.next_offset, place)
         if collected.next_offset == offset:
             return None
-        self._places[partition] = (collected.next_offset, last)
         return collected.batch(partition)
 
     def wait(self, timeout_s: float) -> None:
@@ -105,105 +101,96 @@ class LogSource:
             reader.close()
 
 
+def _take_run(collected: _Collector, reader: PartitionReader, place: Position) -> Position | None:
+    """Take the small frames at `place`; where to go on, None if there are none."""
+    run, behind = reader.run(place, collected.rows_left)
+    if not run.headers:
+        return None
+    collected.add(records_of(run), run.headers[-1].next_offset)
+    number = bisect_right(run.headers, collected.next_offset, key=lambda header: header.next_offset)
+    if number == len(run.headers):
+        return behind
+    last_us = run.headers[number - 1].append_us if number else place.last_us
+    start = place.position + run.bodies[number] - HEADER_BYTES
+    return Position(place.base, start, run.headers[number].base_offset, last_us)
+
+
+def _take_frames(collected: _Collector, reader: PartitionReader, place: Position) -> Position:
+    """Take one frame after the other, until one is small; the place of what was not taken."""
+    for frame in reader.frames(place):
+        header = frame.header
+        collected.add(_records_of(frame), header.next_offset)
+        place = reader.place_of(frame)
+        if collected.next_offset == header.next_offset:
+            place = after(header, frame.position, place.base)
+        if not collected.goes_on:
+            break
+    return place
+
+
+def _records_of(frame: Frame) -> Records:
+    header = frame.header
+    values, keys = arrays_of_body(header, frame.body)
+    offsets = np.arange(header.base_offset, header.base_offset + header.records, dtype=np.int64)
+    return Records(values, keys, offsets, np.full(header.records, header.append_us, np.int64))
+
+
 class _Collector:
-    """Gathers frames up to the limits; frames too small to be a chunk of their own are copied together."""
+    """Gathers records up to the limits. goes_on: whether there is room for more."""
 
     def __init__(self, offset: int, max_rows: int, max_bytes: int, to: int | None) -> None:
         self.next_offset = offset
-        self._rows_left = max(max_rows, 1)
+        self.rows_left = max(max_rows, 1)
+        self.goes_on = True
         self._bytes_left = max(max_bytes, 1)
         self._to = to
-        self._rows = 0
-        self._small: list[_Piece] = []
-        self._small_rows = 0
-        self._chunks: list[list[_Piece]] = []
-        self._has_keys = False
+        self._chunks: list[Records] = []
 
-    def add(self, frame: Frame) -> bool:
-        """Take what fits of a frame; whether the next frame may follow."""
-        header = frame.header
-        end = header.next_offset if self._to is None else min(header.next_offset, self._to)
-        first = self.next_offset - header.base_offset
-        wanted = min(end - self.next_offset, self._rows_left)
-        if header.records == 0:
-            self.next_offset = max(self.next_offset, end)
-            return end == header.next_offset
-        values, keys = arrays_of_body(header, frame.body)
-        taken = _fitting(values, first, wanted, self._bytes_left, at_least=0 if self._rows else 1)
+    def add(self, records: Records, next_offset: int) -> None:
+        """Take what fits of the records; next_offset: what comes behind them."""
+        offsets, rows = records.offsets, len(records.offsets)
+        end = next_offset if self._to is None else min(next_offset, self._to)
+        first = int(np.searchsorted(offsets, self.next_offset))
+        there = int(np.searchsorted(offsets, end)) - first
+        taken = min(there, self.rows_left)
+        taken = _fitting(records.values, first, taken, self._bytes_left, at_least=0 if self._chunks else 1)
         if taken > 0:
-            piece = _Piece(
-                values.slice(first, taken),
-                keys.slice(first, taken) if keys is not None else None,
-                header.base_offset + first,
-                header.append_us,
-            )
-            self._take(piece, taken)
-        return self._rows_left > 0 and self._bytes_left > 0 and self.next_offset == header.next_offset
+            self._take(records, first, taken, rows)
+        if taken == there:
+            self.next_offset = max(self.next_offset, end)
+        else:
+            self.next_offset = int(offsets[first + taken - 1]) + 1 if taken else self.next_offset
+        self.goes_on = self.rows_left > 0 and self._bytes_left > 0 and self.next_offset == next_offset
 
     def batch(self, partition: int) -> RawBatch:
         """All that was gathered."""
-        self._end_small()
         keys = None
-        if self._has_keys:
-            keys = pa.chunked_array([_merged_keys(chunk) for chunk in self._chunks], pa.binary())
+        if any(chunk.keys is not None for chunk in self._chunks):
+            keys = pa.chunked_array([_keys_of(chunk) for chunk in self._chunks], pa.binary())
         return RawBatch(
             partition,
-            pa.chunked_array([_merged([piece.values for piece in chunk]) for chunk in self._chunks], pa.binary()),
-            pa.chunked_array([_offsets(chunk) for chunk in self._chunks], pa.int64()),
+            pa.chunked_array([chunk.values for chunk in self._chunks], pa.binary()),
+            pa.chunked_array([pa.array(chunk.offsets) for chunk in self._chunks], pa.int64()),
             self.next_offset,
             keys,
-            pa.chunked_array([_times(chunk) for chunk in self._chunks], pa.timestamp("us")),
+            pa.chunked_array(
+                [pa.array(chunk.append_us.view("datetime64[us]")) for chunk in self._chunks], pa.timestamp("us")
+            ),
         )
 
-    def _take(self, piece: _Piece, rows: int) -> None:
-        self._has_keys |= piece.keys is not None
-        if rows >= SMALL_FRAME_RECORDS:
-            self._end_small()
-            self._chunks.append([piece])
-        else:
-            self._small.append(piece)
-            self._small_rows += rows
-            if self._small_rows >= SMALL_FRAME_RECORDS:
-                self._end_small()
-        self.next_offset += rows
-        self._rows += rows
-        self._rows_left -= rows
-        self._bytes_left -= _bytes_of(piece.values)
-
-    def _end_small(self) -> None:
-        if self._small:
-            self._chunks.append(self._small)
-        self._small, self._small_rows = [], 0
+    def _take(self, records: Records, first: int, taken: int, rows: int) -> None:
+        values, keys = records.values, records.keys
+        self._bytes_left -= _bytes_of(values, first, taken)
+        if taken < rows:
+            values = values.slice(first, taken)
+            keys = keys.slice(first, taken) if keys is not None else None
+        end = first + taken
+        self._chunks.append(Records(values, keys, records.offsets[first:end], records.append_us[first:end]))
+        self.rows_left -= taken
 
 
-class _Piece(NamedTuple):
-    """The part of one frame that is taken (a named tuple: one is made per frame, and frames may be tiny)."""
-
-    values: pa.BinaryArray
-    keys: pa.BinaryArray | None
-    offset: int
-    append_us: int
-
-
-def _merged(arrays: list[pa.Array]) -> pa.Array:
-    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
-
-
-def _merged_keys(chunk: list[_Piece]) -> pa.Array:
-    missing = ((piece.keys if piece.keys is not None else pa.nulls(len(piece.values), pa.binary())) for piece in chunk)
-    return _merged(list(missing))
-
-
-def _offsets(chunk: list[_Piece]) -> pa.Array:
-    counts = np.array([len(piece.values) for piece in chunk])
-    begins = np.cumsum(counts) - counts
-    firsts = np.array([piece.offset for piece in chunk], np.int64)
-    return pa.array(np.arange(counts.sum(), dtype=np.int64) + np.repeat(firsts - begins, counts))
-
-
-def _times(chunk: list[_Piece]) -> pa.Array:
-    times = np.array([piece.append_us for piece in chunk], np.int64)
-    return pa.array(np.repeat(times, [len(piece.values) for piece in chunk]).view("datetime64[us]"))
+def _keys_of(records: Records) -> pa.Array:
+    return records.keys if records.keys is not None else pa.nulls(len(records.values), pa.binary())
 
 
 class LogVersions:
@@ -301,8 +288,8 @@ def _fitting(values: pa.BinaryArray, first: int, wanted: int, max_bytes: int, *,
     return max(at_least, int(np.searchsorted(ends, int(ends[0]) + max_bytes, side="right")) - 1)
 
 
-def _bytes_of(values: pa.BinaryArray) -> int:
-    ends = np.frombuffer(values.buffers()[1], np.int32, len(values) + 1, values.offset * 4)
+def _bytes_of(values: pa.BinaryArray, first: int, count: int) -> int:
+    ends = np.frombuffer(values.buffers()[1], np.int32, count + 1, (values.offset + first) * 4)
     return int(ends[-1]) - int(ends[0])
 
 

@@ -201,6 +201,8 @@ def body_is_right(header: Header, body: pa.Buffer) -> bool:
 
 def arrays_of_body(header: Header, body: pa.Buffer) -> tuple[pa.BinaryArray, pa.BinaryArray | None]:
     """The records as Arrow arrays over the body's own bytes."""
+    if not header.records:
+        return pa.array([], pa.binary()), None
     values, position = _array_at(body, 0, header.records, header.values_bytes, bool(header.flags & VALUE_NULLS))
     if not header.flags & KEYS:
         return values, None

@@ -22,6 +22,7 @@ from penstock.connectors.log_frame import (
     body_is_right,
     unpack_header,
 )
+from penstock.connectors.log_run import Run, run_of
 from penstock.connectors.log_topic import (
     SEGMENT_HEADER_BYTES,
     LogTopic,
@@ -31,6 +32,7 @@ from penstock.connectors.log_topic import (
     find_header_after,
     list_segments,
     read_synced,
+    segment_exists,
     segment_path,
     segment_start,
     write_synced,
@@ -39,7 +41,7 @@ from penstock.errors import ConnectorError
 from penstock.storage import files
 
 BLOCK_BYTES = 1 << 20
-SMALL_FRAME_RECORDS = 2_048
+_LEAST_RUN_BYTES, _RUN_BYTES_PER_ROW = 64 << 10, 512
 _INDEX_EVERY_BYTES = 4 << 20
 
 
@@ -57,6 +59,7 @@ class PartitionReader:
 
     def __init__(self, topic: LogTopic, partition: int) -> None:
         self.folder: Path = topic.folder(partition)
+        self._name = str(self.folder)
         self.partition = partition
         self._segment: Segment | None = None
         self._descriptor = -1
@@ -76,6 +79,8 @@ class PartitionReader:
 
     def end(self) -> Position:
         """The place after the last whole, right frame."""
+        if self._end is not None and self.is_at_end(self._end):
+            return self._end
         segment = self._segments()[-1]
         place = self._open(segment)
         for known in (read_synced(self.folder), self._end):
@@ -131,6 +136,37 @@ class PartitionReader:
             place = after(header, position, place.base)
         return place.offset
 
+    def is_at_end(self, place: Position) -> bool:
+        """Whether nothing lies behind `place` yet, as is seen at little cost. (If not, `frames` knows what does.)"""
+        if self._segment is None or self._segment.base != place.base:
+            return False
+        found = os.fstat(self._descriptor)
+        if found.st_size > place.position or found.st_nlink == 0:
+            return False
+        return self.onward(place) == place
+
+    def onward(self, place: Position) -> Position:
+        """The beginning of the next segment, if it is there and `place` is the end of the one before; else `place`."""
+        if place.offset == place.base or not segment_exists(self._name, place.offset):
+            return place
+        return Position(place.offset, SEGMENT_HEADER_BYTES, place.offset, place.last_us)
+
+    def run(self, place: Position, most_rows: int) -> tuple[Run, Position]:
+        """Small frames from `place` on, checked and durable, and the place behind them; none if `frames` has to look.
+
+        most_rows: enough records; a few more may come with the last frame.
+        """
+        if self._segment is None or self._segment.base != place.base:
+            self._open(Segment(segment_path(self.folder, place.base), place.base))
+        wanted = min(BLOCK_BYTES, _LEAST_RUN_BYTES + most_rows * _RUN_BYTES_PER_ROW)
+        run = run_of(os.pread(self._descriptor, wanted, place.position), place.offset, most_rows)
+        if run.headers:
+            last = run.headers[-1]
+            place = Position(place.base, place.position + run.read_bytes, last.next_offset, last.append_us)
+            self._remember(place)
+            self._settle(place)
+        return run, place
+
     def frames(self, place: Position) -> Iterator[Frame]:
         """Checked, durable frames from `place` on, over segment borders, until there is none yet."""
         while True:
@@ -146,8 +182,9 @@ class PartitionReader:
                 yield Frame(header, position, body)
             following = segment_path(self.folder, place.offset)
             if place.offset == place.base or not following.exists():
-                earliest = self.earliest()
-                if earliest > place.offset:
+                # Only one that has left can have taken those behind it along.
+                gone = os.fstat(self._descriptor).st_nlink == 0
+                if gone and (earliest := self.earliest()) > place.offset:
                     raise self._out_of_range(place.offset, f"at least {earliest} (the earliest offset still held)")
                 return
             self._open(Segment(following, place.offset))

@@ -19,6 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import google_crc32c
 
@@ -60,9 +61,9 @@ class Segment:
         return self.path.stat().st_size
 
 
-@dataclass(frozen=True)
-class Position:
-    """A place between two frames: byte `position` of the segment `base`, where `offset` comes next.
+class Position(NamedTuple):
+    """A place between two frames: byte `position` of the segment `base`, where `offset` comes next (a named tuple: one
+    is made per frame, and frames may be tiny).
 
     last_us: the append time of the frame before it.
     """
@@ -75,6 +76,11 @@ class Position:
 
 def segment_path(folder: Path, base: int) -> Path:
     return folder / f"{base:020d}.log"
+
+
+def segment_exists(folder: str, base: int) -> bool:
+    """Whether there is a segment `base` (called for every append: a path is not worth its making)."""
+    return os.access(f"{folder}/{base:020d}.log", os.F_OK)
 
 
 def list_segments(folder: Path) -> list[Segment]:
@@ -117,9 +123,13 @@ def segment_start(segment: Segment, head: bytes) -> Position:
 def read_synced(folder: Path) -> Position | None:
     """The place up to which the partition is known to be durable."""
     try:
-        data = (folder / "synced").read_bytes()
+        descriptor = os.open(f"{folder}/synced", os.O_RDONLY)
     except FileNotFoundError:
         return None
+    try:
+        data = os.read(descriptor, _SYNCED.size + 1)
+    finally:
+        os.close(descriptor)
     if len(data) != _SYNCED.size:
         return None
     base, position, offset, last_us, crc = _SYNCED.unpack(data)
@@ -131,7 +141,7 @@ def read_synced(folder: Path) -> Position | None:
 def write_synced(folder: Path, place: Position) -> None:
     """Record that everything before `place` is durable. Not synced itself: being behind is harmless."""
     data = _SYNCED.pack(place.base, place.position, place.offset, place.last_us, 0)[:-4]
-    descriptor = os.open(folder / "synced", os.O_WRONLY | os.O_CREAT, 0o644)
+    descriptor = os.open(f"{folder}/synced", os.O_WRONLY | os.O_CREAT, 0o644)
     try:
         os.pwrite(descriptor, data + google_crc32c.value(data).to_bytes(4, "little"), 0)
     finally:

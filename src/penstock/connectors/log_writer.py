@@ -53,6 +53,7 @@ BEFORE_CUT = failpoints.register("log.cut", "a torn tail is about to be cut from
 
 MAX_BUFFERS = 1_000
 _LIST_RECORDS = 1_000
+_BINARY_OR_NONE = (pa.BinaryArray, type(None))
 
 Values: TypeAlias = Sequence[bytes | None] | pa.BinaryArray | pa.LargeBinaryArray | pa.ChunkedArray
 
@@ -62,6 +63,7 @@ class _Open:
     """A partition as this writer last saw it."""
 
     folder: Path
+    name: str
     lock: int
     file: AppendFile
     place: Position
@@ -233,20 +235,20 @@ class LogWriter:
 
     def _find_end(self, partition: int, state: _Open) -> None:
         """Learn what others have done since, and cut what a killed one has left half written."""
-        if os.fstat(state.lock).st_nlink == 0:
+        size, unlinked = state.file.look()
+        if unlinked and os.fstat(state.lock).st_nlink == 0:
             raise ConnectorError(
                 "PS-CONN-006",
                 f"the topic {self.topic.path} was deleted",
                 expected="the topic",
                 got="no folder",
             )
-        size = state.file.size
         if size != state.place.position:
             state.place = _skip_whole_frames(state.file.descriptor, state.place, size)
-        following = log_topic.segment_path(state.folder, state.place.offset)
-        rolled = state.place.base != state.place.offset and following.exists()
-        if rolled or size != state.place.position or state.file.unlinked:
-            known = None if rolled or state.file.unlinked else state.place
+        following = state.place.offset
+        rolled = state.place.base != following and log_topic.segment_exists(state.name, following)
+        if rolled or unlinked or size != state.place.position:
+            known = None if rolled or unlinked else state.place
             state.file.close()
             state.file, state.place = _open_end(self.topic, partition, known)
 
@@ -357,7 +359,7 @@ def _open_partition(topic: LogTopic, partition: int) -> _Open:
     except BaseException:
         os.close(lock)
         raise
-    return _Open(folder, lock, file, place, None, 0)
+    return _Open(folder, str(folder), lock, file, place, None, 0)
 
 
 def _open_end(topic: LogTopic, partition: int, known: Position | None) -> tuple[AppendFile, Position]:
@@ -414,6 +416,9 @@ def _bodies(values: Values, keys: Values | None) -> Iterator[Body]:
         if len(body.data) <= MAX_FRAME_BYTES:
             yield body
             return
+    if isinstance(values, pa.BinaryArray) and len(values) <= MAX_FRAME_RECORDS and isinstance(keys, _BINARY_OR_NONE):
+        yield from _split(values, keys)
+        return
     names = ["values"] if keys is None else ["values", "keys"]
     columns = [_binary(column) for column in (values, keys) if column is not None]
     for batch in pa.Table.from_arrays(columns, names).to_batches(max_chunksize=MAX_FRAME_RECORDS):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from penstock.connectors.base import Batch, Source, Version, VersionSource
+from penstock.connectors.base import Batch, RawBatch, Source, TypedBatch, Version, VersionSource
 from penstock.engines.base import Progress, SourceInput
 from penstock.errors import ConnectorError, Error
 from penstock.pipeline import SourceDecl
@@ -53,19 +53,27 @@ class Feed:
         """The next records of all partitions. upto: read no further than that in each (drain)."""
         self._look_for_partitions()
         batches: list[Batch] = []
-        ranges: dict[int, tuple[int, int]] = {}
-        # Looked up once: for the embedded log it means reading the tail.
-        self._ends = {p: self.source.latest(p) for p in sorted(self.next_offsets)}
-        behind = [p for p, end in self._ends.items() if _bounded(p, end, upto) > self.next_offsets[p]]
-        share_rows = max(1, max_rows // max(1, len(behind)))
-        share_bytes = max(1, max_bytes // max(1, len(behind)))
-        for partition in sorted(self.next_offsets):
-            start = self.next_offsets[partition]
-            end = start
-            if partition in behind:
-                end = self._read_partition(partition, start, share_rows, share_bytes, upto, batches)
-            ranges[partition] = (start, end)
-        return SourceInput(tuple(batches), ranges)
+        ends = dict(self.next_offsets)
+        waiting = [p for p in sorted(ends) if upto is None or upto.get(p, 0) > ends[p]]
+        # Where a partition has less than its share, the others may take the rest. None is asked for its end: it has
+        # been reached when nothing more can be read.
+        while waiting and max_rows > 0 and max_bytes > 0:
+            share = _Room(max(1, max_rows // len(waiting)), max(1, max_bytes // len(waiting)))
+            more = []
+            for partition in waiting:
+                room, before = replace(share), len(batches)
+                ends[partition] = self._read_partition(partition, ends[partition], room, upto, batches)
+                max_rows -= share.rows - room.rows
+                max_bytes -= share.bytes - room.bytes
+                if room.rows <= 0 or room.bytes <= 0:
+                    more.append(partition)
+                if len(batches) > before:
+                    self.last_rows_at[partition] = time.monotonic()
+            if len(more) == len(waiting):
+                break
+            waiting = more
+        self._ends = {p: self.source.latest(p) for p in waiting}
+        return SourceInput(tuple(batches), {p: (start, ends[p]) for p, start in sorted(self.next_offsets.items())})
 
     def read_exactly(self, upto: Mapping[int, int]) -> SourceInput:
         """All records up to the given offsets, whatever their number (replay of a journal)."""
@@ -86,27 +94,20 @@ class Feed:
         return SourceInput(tuple(batches), {p: (self.next_offsets[p], upto[p]) for p in upto})
 
     def _read_partition(
-        self,
-        partition: int,
-        start: int,
-        max_rows: int,
-        max_bytes: int,
-        upto: Mapping[int, int] | None,
-        batches: list[Batch],
+        self, partition: int, offset: int, room: _Room, upto: Mapping[int, int] | None, batches: list[Batch]
     ) -> int:
-        limit = upto.get(partition, start) if upto is not None else None
-        offset, rows = start, 0
-        while rows < max_rows:
-            batch = self.source.read(partition, offset, max_rows - rows, max_bytes, limit)
+        """Read what there is and fits; where it ends."""
+        limit = upto.get(partition, offset) if upto is not None else None
+        while room.rows > 0 and room.bytes > 0:
+            batch = self.source.read(partition, offset, room.rows, room.bytes, limit)
             if batch is None:
                 break
             batches.append(batch)
-            rows += batch.rows
+            room.rows -= batch.rows
+            room.bytes -= _bytes_of(batch)
             offset = batch.next_offset
-            if offset >= (self._ends[partition] if limit is None else limit):
+            if limit is not None and offset >= limit:
                 break
-        if rows:
-            self.last_rows_at[partition] = time.monotonic()
         return offset
 
     def taken(self, given: SourceInput) -> None:
@@ -130,8 +131,20 @@ class Feed:
         return {p: self.source.latest(p) for p in self.next_offsets}
 
 
-def _bounded(partition: int, end: int, upto: Mapping[int, int] | None) -> int:
-    return end if upto is None else min(end, upto.get(partition, 0))
+@dataclass
+class _Room:
+    """How many records and bytes an epoch still has room for."""
+
+    rows: int
+    bytes: int
+
+
+def _bytes_of(batch: Batch) -> int:
+    match batch:
+        case RawBatch():
+            return int(batch.values.nbytes)
+        case TypedBatch():
+            return int(batch.table.nbytes)
 
 
 @dataclass

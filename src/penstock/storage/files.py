@@ -117,10 +117,10 @@ class AppendFile:
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
-    @property
-    def unlinked(self) -> bool:
-        """Whether the name is gone: somebody has deleted the file."""
-        return os.fstat(self.descriptor).st_nlink == 0
+    def look(self) -> tuple[int, bool]:
+        """The size, and whether the name is gone: somebody has deleted the file."""
+        found = os.fstat(self.descriptor)
+        return found.st_size, found.st_nlink == 0
 
     def write(self, buffers: Sequence[bytes]) -> int:
         """Append all buffers in one system call; the number of bytes written, which may be less on a full disk."""

@@ -25,7 +25,8 @@ from penstock.errors import Error, RunError
 Pace = Literal["paced", "backlog"]
 Message = Literal["ready"] | Progress | Ledger | str
 
-START_DELAY_NS = 300_000_000
+# What a producer needs to make its tables and its first blocks, with other processes beside it.
+START_DELAY_NS = 1_000_000_000
 READY_WITHIN_S = 60.0
 PREFERENCE = -10
 AUTOGROUP = Path("/proc/self/autogroup")

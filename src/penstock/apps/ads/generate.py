@@ -35,6 +35,8 @@ class Block:
 
     due_ns: when each is to be sent. event_ns: the event time written into it (the same unless late or disordered).
     campaigns, kinds: campaign id, and index into `EVENT_TYPES`. faults: index into `FAULTS`, or `SOUND`.
+    records: the events, as Arrow sees them in `bytes_`. stamps: where in `bytes_` each digit of `produce_time` lies, a
+    row per event; those of broken records lie behind all records, for they keep what they have.
     """
 
     due_ns: Integers
@@ -43,7 +45,8 @@ class Block:
     kinds: Integers
     faults: Integers
     bytes_: NDArray[np.uint8]
-    ends: NDArray[np.int32]
+    records: pa.BinaryArray
+    stamps: NDArray[np.int32]
 
     @property
     def rows(self) -> int:
@@ -52,14 +55,11 @@ class Block:
     def stamp(self, start: int, stop: int, produce_time_ms: int) -> None:
         """Write `produce_time_ms` into the sound records from `start` to `stop` (broken ones keep what they have)."""
         digits = np.frombuffer(str(produce_time_ms).encode().rjust(STAMP_WIDTH, b"0"), dtype=np.uint8)
-        ends = self.ends[start + 1 : stop + 1][self.faults[start:stop] == SOUND]
-        places = ends[:, None] - (STAMP_WIDTH + 1) + np.arange(STAMP_WIDTH, dtype=np.int32)
-        self.bytes_[places] = digits
+        self.bytes_[self.stamps[start:stop]] = digits
 
     def values(self, start: int, stop: int) -> pa.BinaryArray:
         """The records from `start` to `stop`, without a copy; stamp them before."""
-        buffers = [None, pa.py_buffer(self.ends), pa.py_buffer(self.bytes_)]
-        return pa.Array.from_buffers(pa.binary(), stop - start, buffers, offset=start)
+        return self.records.slice(start, stop - start)
 
 
 class Renderer:
@@ -122,14 +122,19 @@ class Renderer:
                 column[order] for column in (due_ns, event_ns, campaigns, types, faults)
             )
         _, ends, data = records.buffers()
+        ends = np.frombuffer(ends, dtype=np.int32)[: len(records) + 1]
+        bytes_: NDArray[np.uint8] = np.empty(int(ends[-1]) + STAMP_WIDTH, dtype=np.uint8)
+        bytes_[: ends[-1]] = np.frombuffer(data, dtype=np.uint8)[: ends[-1]]
+        stamped = np.where(faults == SOUND, ends[1:] - (STAMP_WIDTH + 1), ends[-1]).astype(np.int32)
         return Block(
             due_ns,
             event_ns,
             campaigns,
             types % len(EVENT_TYPES),
             faults,
-            np.frombuffer(data, dtype=np.uint8).copy(),
-            np.frombuffer(ends, dtype=np.int32)[: len(records) + 1],
+            bytes_,
+            pa.Array.from_buffers(pa.binary(), len(records), [None, pa.py_buffer(ends), pa.py_buffer(bytes_)]),
+            (stamped[:, None] + np.arange(STAMP_WIDTH)).astype(np.int32),
         )
 
     def _event_times(self, due_ns: Integers) -> Integers:

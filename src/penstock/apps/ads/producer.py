@@ -31,7 +31,7 @@ from penstock.bench.latency import LatencyHistogram
 from penstock.connectors.log import LogTopic, LogWriter
 from penstock.errors import ConnectorError
 
-PACED_BLOCK = 512
+PACED_BLOCK = 2_048
 BACKLOG_BLOCK = 65_536
 BACKLOG_SETTLE = 8
 BLOCKS_AHEAD = 8
@@ -187,7 +187,7 @@ class _Sender:
         self._sound: CellCounts = {}
         self._broken: Counter[str] = Counter()
         self._lag = LatencyHistogram()
-        self._lags: deque[NDArray[np.int64]] = deque()
+        self._lags: deque[tuple[NDArray[np.int64], int]] = deque()
         self._last_lag_us = 0
         self._scheduled = self._durable = self._failed = self._retries = 0
         self._folder = Path(production.ledger)
@@ -199,9 +199,9 @@ class _Sender:
         produce_time_ms = now_ns // 1_000_000
         block.stamp(start, stop, produce_time_ms)
         self._scheduled += stop - start
-        lag_us = (now_ns - block.due_ns[start:stop]) // 1_000
-        self._lags.append(lag_us)
-        self._last_lag_us = int(lag_us[0])
+        due_ns = block.due_ns[start:stop]
+        self._lags.append((due_ns, now_ns))
+        self._last_lag_us = (now_ns - int(due_ns[0])) // 1_000
         partition = self._sends % self._partitions
         self._sends += 1
         offset = self._append(partition, block, start, stop)
@@ -233,7 +233,7 @@ class _Sender:
         """Account for what is durable by now, and write the ledger; never by two threads at once."""
         lags = [self._lags.popleft() for _ in range(len(self._lags))]
         if lags:
-            self._lag.add(np.concatenate(lags))
+            self._lag.add(np.concatenate([now_ns - due_ns for due_ns, now_ns in lags]) // 1_000)
         durable = [self._writer.durable_offset(partition) for partition in range(self._partitions)]
         done = []
         # The sending thread only adds at the other end. One partition may be durable further than another: what waits
