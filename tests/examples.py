@@ -8,7 +8,11 @@ QUICK = 33
 _FULL = 100
 
 
+def is_quick() -> bool:
+    """Whether this is `make check`."""
+    return settings.default is not None and settings.default.max_examples == QUICK
+
+
 def examples(full: int) -> int:
     """The count for `settings(max_examples=...)`, for tests whose count is not Hypothesis's own hundred."""
-    quick = settings.default is not None and settings.default.max_examples == QUICK
-    return max(2, full * QUICK // _FULL) if quick else full
+    return max(2, full * QUICK // _FULL) if is_quick() else full

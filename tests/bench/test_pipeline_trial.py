@@ -10,6 +10,7 @@ import pytest
 from tests.clicks import CONTRACTS, PER_CITY, penstock
 
 from penstock.bench.report import read_report
+from penstock.cli.main import run
 
 PIPELINE = (
     CONTRACTS
@@ -84,9 +85,11 @@ if "penstock.bench.pipeline.job" in getattr(sys.modules["__main__"], "__file__",
     assert "PS-" in failed.stderr
 
 
-def test_a_share_above_one_and_an_unknown_pipeline_are_refused(tmp_path: Path) -> None:
+def test_a_share_above_one_and_an_unknown_pipeline_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "p.py").write_text(PIPELINE)
-    assert bench(tmp_path, "--broken", "1.5").returncode == 2
-    unknown = penstock(tmp_path, "bench", "nothing.py")
-    assert unknown.returncode == 2
-    assert "there is no such file" in unknown.stderr
+    assert run(["bench", "p.py", "--broken", "1.5"]) == 2
+    assert run(["bench", "nothing.py"]) == 2
+    assert "there is no such file" in capsys.readouterr().err

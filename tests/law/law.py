@@ -226,11 +226,13 @@ class Checker:
         assert not wrong, f"epoch {epoch}, changes({view.name}): {wrong}"
 
 
-def check(case: Case, history: list[list[Event]]) -> Checker:
-    """Run the epochs and hold the law after each of them."""
+def check(case: Case, history: list[list[Event]], small_epoch: int | None = None) -> Checker:
+    """Run the epochs and hold the law after each of them. small_epoch: else it is one of `SMALL_EPOCHS`."""
+    if small_epoch is None:
+        small_epoch = SMALL_EPOCHS[sum(map(len, history)) % len(SMALL_EPOCHS)]
     checker = Checker(case)
     try:
-        with open_case(case, SMALL_EPOCHS[sum(map(len, history)) % len(SMALL_EPOCHS)]) as session:
+        with open_case(case, small_epoch) as session:
             checker.run(session, history)
     finally:
         checker.oracle.close()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.errors import DeclarationError, DeclarationErrors, RunError
+from tests.examples import examples
 
 SQL = (
     "CREATE TABLE t (k BIGINT PRIMARY KEY, a VARCHAR, n BIGINT); CREATE STREAM s (n BIGINT) WITH (state = 'unbounded');"
@@ -55,7 +56,7 @@ def _f(n: int | None) -> int | None:
     return None if n is None else 3 * n + 1
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(epochs=st.lists(st.tuples(ROWS, st.lists(NUMBERS, max_size=3)), min_size=1, max_size=4))
 def test_b2_views_that_call_functions_keep_the_law(
     epochs: list[tuple[list[tuple[int, str | None, int | None]], list[int | None]]],

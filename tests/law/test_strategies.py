@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.law.strategies import PAGE, page, regressed, rows
+from tests.law.strategies import PAGE, page, regressed
 
 
 @pytest.mark.slow
@@ -19,5 +19,6 @@ def test_a_query_that_goes_back_to_refresh_is_seen() -> None:
 
 
 def test_most_blocks_run_incrementally() -> None:
-    strategies = [row[2] for row in rows()]
+    strategies = [line.split("|")[3].strip() for line in PAGE.read_text(encoding="utf-8").splitlines()[8:]]
+    assert set(strategies) >= {"append", "merge", "refresh"}
     assert strategies.count("refresh") / len(strategies) < 0.25

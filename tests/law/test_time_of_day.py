@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock.errors import DeclarationErrors
+from tests.examples import examples
 
 START = datetime(2026, 1, 1)
 SQL = """
@@ -57,7 +58,7 @@ def _batch(
         return Counter(connection.execute(sql).fetchall())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(epochs=EPOCHS)
 def test_t5_rows_leave_when_the_clock_passes(epochs: list[tuple[list[datetime], list[datetime], int]]) -> None:
     orders: list[tuple[int, datetime]] = []

@@ -105,7 +105,7 @@ MODELS = {"hop": (HOP, hops, 1), "session": (SESSION, sessions, 2)}
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("emit", ["changes", "final"])
 def test_t6_windows_are_those_of_the_rows_on_time(kind: str, emit: str) -> None:
-    @lawful(25)
+    @lawful(20)
     @given(_histories, st.sets(st.integers(0, 4)))
     def holds(history: list[list[Row]], applied: set[int]) -> None:
         _check(kind, emit, history, applied if emit == "changes" else set())

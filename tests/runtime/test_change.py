@@ -345,7 +345,12 @@ def feed(shop: Shop) -> Shop:
 
 @pytest.mark.parametrize(
     ("point", "changed"),
-    [("change.before_commit", False), ("change.after_commit", True), ("mark.before", True), ("mark.after", True)],
+    [
+        pytest.param("change.before_commit", False, marks=pytest.mark.slow),
+        ("change.after_commit", True),
+        pytest.param("mark.before", True, marks=pytest.mark.slow),
+        pytest.param("mark.after", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_kill_leaves_the_old_state_or_the_new_one(tmp_path: Path, point: str, changed: bool) -> None:
     shop = filled(tmp_path)

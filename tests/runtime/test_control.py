@@ -228,6 +228,7 @@ def test_replays_and_corrections_take_effect_while_it_runs(
     assert said(capsys, "sql", "clicks.sql", query) == [{"n": 2}]
 
 
+@pytest.mark.slow
 def test_a_long_path_moves_the_socket_out_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)

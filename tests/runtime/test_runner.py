@@ -93,7 +93,7 @@ def test_a_drained_run_counts_everything_and_a_second_one_nothing(tmp_path: Path
     assert bench.folded(again, "kinds", "kind", "n") == {"view": 60, "click": 30}
 
 
-@pytest.mark.parametrize("cuts", [(45,), (10, 20, 30), (1, 2, 3, 59, 60, 61)])
+@pytest.mark.parametrize("cuts", [(10, 20, 30), pytest.param((1, 2, 3, 59, 60, 61), marks=pytest.mark.slow)])
 def test_t4_one_input_cut_into_runs_gives_what_one_run_gives(tmp_path: Path, cuts: tuple[int, ...]) -> None:
     records = [click(n, n) for n in range(90)]
     bench = Bench(tmp_path)
