@@ -204,6 +204,17 @@ def test_the_switch_is_obeyed(monkeypatch: pytest.MonkeyPatch, switch: str, load
     assert (Loader().kernel(1) is not None) is loaded
 
 
+@pytest.mark.parametrize(("switch", "loaded"), [("never", False), ("auto", True)])
+def test_a_run_that_will_last_does_not_wait_for_records(
+    monkeypatch: pytest.MonkeyPatch, switch: str, loaded: bool
+) -> None:
+    monkeypatch.setenv(SWITCH, switch)
+    fresh = Loader()
+    assert fresh.kernel(1) is None
+    fresh.prepare()
+    assert (fresh.kernel(1) is not None) is loaded
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_the_driver() -> Iterator[None]:
     before = compiled.WORTH_THREADS

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from penstock.connectors.base import Guarantee, RowsRefused, Sink, SinkContext
 from penstock.connectors.memory import MemorySource, MemoryStore, MemoryTopic, MemoryVersions
+from penstock.engines.base import EpochResult
 from penstock.errors import DeclarationError, RunError, StateError
 from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import Pipeline
-from penstock.runtime.runner import Runner, RunOptions, Until
+from penstock.runtime.runner import SWITCH_S, Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.url import Url
 
@@ -243,3 +246,32 @@ def test_an_upsert_sink_without_a_key_is_refused(tmp_path: Path) -> None:
     bound = {"source:e": Url("log", "unused"), "sink:all_of_it": Url.parse("stdout:?format=upsert")}
     with pytest.raises(DeclarationError, match="PS-DECL-011"):
         Runner(pipeline.graph(), Target("t", "duckdb", tmp_path, bound), sources={"e": MemorySource(MemoryTopic())})
+
+
+@pytest.mark.parametrize(("until", "prepared"), [(Until.STOPPED, 1), (Until.DRAINED, 0)])
+def test_a_run_that_lasts_is_ready_before_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: Until, prepared: int
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr("penstock.runtime.runner.loader", SimpleNamespace(prepare=lambda: events.append("kernel")))
+    before = sys.getswitchinterval()
+
+    class Watch:
+        def started(self, runner: Runner) -> None:
+            events.append("started")
+
+        def epoch(self, runner: Runner, result: EpochResult) -> None:
+            assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+
+        def alert(self, runner: Runner, message: str) -> None: ...
+
+        def stopped(self, runner: Runner, error: BaseException | None) -> None:
+            events.append("stopped")
+
+    bench = Bench(tmp_path)
+    bench.topic.append([click(1, 1)])
+    with bench.open(RunOptions(until=until, for_s=0.0)) as runner:
+        runner.observers = (Watch(),)
+        runner.run()
+    assert events == ["kernel"] * prepared + ["started", "stopped"]
+    assert sys.getswitchinterval() == pytest.approx(before)

@@ -81,6 +81,11 @@ class Loader:
                     self._thread.start()
         return self._kernel
 
+    def prepare(self) -> None:
+        """A run begins that will last: load it now, for later it would hold up the records of a moment."""
+        if self._kernel is None and self._thread is None and os.environ.get(SWITCH, "auto") != "never":
+            self._load_aside()
+
     def _load_aside(self) -> None:
         try:
             self.load()

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from penstock.contract.types import quote
 from penstock.errors import ConnectorError
+from penstock.formats.arrow_result import ArrowResult
 from penstock.formats.scratch import scratch
 from penstock.formats.types_sql import literal
 
@@ -57,7 +58,7 @@ class Encoder:
         try:
             if self._prepared is None or not self._prepared.equals(changes.schema):
                 self._prepare(changes)
-            table = self._connection.sql("EXECUTE encoded").to_arrow_table()
+            table = ArrowResult(self._connection, "EXECUTE encoded").table()
         finally:
             self._current.table = changes.schema.empty_table()
         return Encoded(_binary(table.column("v")), _binary(table.column("k")) if self._keyed else None)
@@ -140,8 +141,9 @@ def json_object(table: pa.Table, names: list[str], texts: Mapping[str, str] | No
     for position, name in enumerate(names):
         label = ("," if position else "") + json.dumps(name, ensure_ascii=False) + ":"
         value = given.get(name) or _text(table.schema.field(name).type, quote(name))
-        parts.append(f"{literal(label)} || coalesce({value}, 'null')")
-    return "'{' || " + " || ".join([*parts, "'}'"])
+        parts.append(f"{literal(label)}, coalesce({value}, 'null')")
+    # One call: a chain of operators copies what stands before it once more for every part.
+    return f"concat('{{', {', '.join(parts)}, '}}')" if parts else "'{}'"
 
 
 def _text(kind: pa.DataType, value: str, depth: int = 0) -> str:

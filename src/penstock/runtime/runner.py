@@ -8,6 +8,7 @@ at all, and sinks know epochs that come twice. A stop asked for from outside tak
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from penstock.connectors.registry import open_sink, open_source, open_versions, 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.errors import DeclarationError, StateError, Unsupported
+from penstock.formats.compiled import loader
 from penstock.observe.timing import part
 from penstock.pipeline import Graph, SourceDecl
 from penstock.plan.plan import Plan
@@ -38,6 +40,8 @@ from penstock.settings import Target
 MAINTAIN_EVERY_S = 30.0
 MAINTAIN_UNDER_LOAD_EVERY_S = 300.0
 IDLE_STOP_S = 1.0
+# How long the loop and the threads of sinks may keep each other waiting: an epoch takes milliseconds.
+SWITCH_S = 0.000_5
 
 
 class Runner:
@@ -218,11 +222,15 @@ class Runner:
     def run(self) -> Progress:
         """Run until the options say, or until `stop`; where the pipeline stands then."""
         error: BaseException | None = None
+        if self.options.until is Until.STOPPED:
+            loader.prepare()
         for observer in self.observers:
             observer.started(self)
         with part("start"):
             gc.collect()
             gc.freeze()
+        switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)
         try:
             if self.options.journal is not None:
                 self._replay(self.options.journal)
@@ -235,6 +243,7 @@ class Runner:
             raise
         finally:
             gc.unfreeze()
+            sys.setswitchinterval(switch_s)
             for observer in self.observers:
                 observer.stopped(self, error)
         return self.progress

@@ -19,6 +19,7 @@ from penstock.apps.ads.counts import differences, total
 from penstock.apps.ads.ledger import Ledger, read_ledgers
 from penstock.apps.ads.mapping import create_ad_campaign_mappings
 from penstock.apps.ads.measure import Measured, measure
+from penstock.apps.ads.priority import step_back, step_in
 from penstock.apps.ads.recount import Recount, recount_in_time
 from penstock.apps.ads.results import Fold, ResultsReader
 from penstock.apps.ads.timeline import Timeline, scheduled
@@ -158,6 +159,7 @@ def _main(sight: Sight, link: Connection) -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when the calculator ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
+    step_back()
     try:
         _follow(sight, link)
     except (ConnectionError, EOFError):
@@ -187,10 +189,12 @@ def _follow(sight: Sight, link: Connection) -> None:
                 records, changed_at = fold.records, now
             match command:
                 case "recount":
+                    step_in()
                     expected = _expected(sight)
                     link.send("recounted")
                     changed_at = time.monotonic()
                 case "finish":
+                    step_in()
                     link.send(_calculation(sight, expected or _expected(sight), reader.poll()))
                     return
                 case None:

@@ -6,8 +6,6 @@ imports. A process whose parent is gone stops at its next report.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import sys
 import time
@@ -15,10 +13,10 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Literal, Self
 
 from penstock.apps.ads.ledger import Ledger
+from penstock.apps.ads.priority import step_forward
 from penstock.apps.ads.producer import Production, Progress, produce, write_backlog
 from penstock.errors import Error, RunError
 
@@ -28,8 +26,6 @@ Message = Literal["ready"] | Progress | Ledger | str
 # What a producer needs to make its tables and its first blocks, with other processes beside it.
 START_DELAY_NS = 1_000_000_000
 READY_WITHIN_S = 60.0
-PREFERENCE = -10
-AUTOGROUP = Path("/proc/self/autogroup")
 # How long a thread that renders or counts may keep the one that sends waiting.
 SWITCH_S = 0.000_2
 
@@ -138,7 +134,7 @@ class Fleet:
 def _main(production: Production, index: int, pace: Pace, link: Connection) -> None:
     # Ctrl-C reaches the whole terminal group; the parent decides when producers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _prefer()
+    step_forward()
     sys.setswitchinterval(SWITCH_S)
     try:
         link.send("ready")
@@ -150,16 +146,6 @@ def _main(production: Production, index: int, pace: Pace, link: Connection) -> N
     except (Error, OSError) as error:
         link.send(str(error))
         raise SystemExit(1) from None
-
-
-def _prefer() -> None:
-    """Ask to be scheduled before the job, for a schedule that waits for the system under test is no schedule."""
-    # Linux shares processors among sessions first, and priorities only count within one: so a session of its own, and
-    # a priority for both. Only some users may, and not every system knows it; the lag shows what that costs.
-    with contextlib.suppress(OSError):
-        os.setsid()
-        os.nice(PREFERENCE)
-        AUTOGROUP.write_text(str(PREFERENCE))
 
 
 def _failed(index: int, message: str) -> RunError:

@@ -38,7 +38,7 @@ from penstock.plan.pruning import columns_read
 
 DATABASE = "state.duckdb"
 # Rows of an epoch from which a second thread pays, and plans for the rows that are there.
-SMALL_EPOCH = 10_000
+SMALL_EPOCH = 30_000
 JOURNAL_ROWS = 200_000
 
 

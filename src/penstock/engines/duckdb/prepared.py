@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
-from penstock.engines.duckdb.connection import SETTINGS, ArrowResult, first_row
+from penstock.engines.duckdb.connection import SETTINGS, first_row
+from penstock.formats.arrow_result import ArrowResult
 from penstock.plan.blocks import quote
 
 # Texts that are remembered; a plan has tens of them.
