@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.engines.duckdb.engine import compile_for_duckdb
+from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.pipeline import Pipeline
-from penstock.plan.pruning import columns_read
+from penstock.plan.pruning import columns_judged, columns_read
+from penstock.runtime.session import Session
 
 STREAM = """
 CREATE STREAM e (a BIGINT NOT NULL, b VARCHAR, c DOUBLE, at TIMESTAMP NOT NULL,
@@ -20,7 +21,7 @@ def read(sql: str, options: str = "") -> frozenset[str] | None:
     plan = compile_for_duckdb(
         Pipeline.from_sql(STREAM.replace("{options}", options) + sql, name="p").graph(), in_memory=False
     )
-    return columns_read(plan, next(s for s in plan.sources if s.source.name == "e"))
+    return columns_judged(plan, next(s for s in plan.sources if s.source.name == "e"))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,44 @@ def test_columns_that_a_view_reads(view: str, columns: set[str]) -> None:
 )
 def test_where_rows_are_kept_or_handed_on_all_columns_are_built(sql: str, options: str) -> None:
     assert read(sql, options) is None
+
+
+TABLE = "CREATE TABLE t (k BIGINT PRIMARY KEY, a BIGINT, b VARCHAR, c BIGINT); CREATE VIEW v AS {view};"
+
+
+@pytest.mark.parametrize(
+    ("view", "columns"),
+    [
+        ("SELECT a, count(*) AS n FROM t GROUP BY a", {"a"}),
+        ("SELECT x.a FROM t AS x JOIN t AS y ON y.k = x.c", {"a", "k", "c"}),
+        ("SELECT * FROM t", {"k", "a", "b", "c"}),
+        ("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM t AS u WHERE u.b = t.b)", {"a", "b"}),
+        ("WITH RECURSIVE r(n) AS (SELECT a FROM t UNION SELECT n - 1 FROM r WHERE n > 0) SELECT n FROM r", None),
+    ],
+)
+def test_of_a_tables_delta_only_what_is_read(view: str, columns: set[str] | None) -> None:
+    plan = compile_for_duckdb(Pipeline.from_sql(TABLE.format(view=view), name="p").graph(), in_memory=False)
+    (source,) = plan.sources
+    assert columns_read(plan, source) == (None if columns is None else frozenset(columns))
+    # the table keeps its rows whole
+    assert columns_judged(plan, source) is None
+
+
+@pytest.mark.parametrize("small_epoch", [0, 10_000])
+def test_a_row_that_changes_where_nobody_reads_is_stored_and_not_told(small_epoch: int) -> None:
+    pipeline = Pipeline.from_sql(TABLE.format(view="SELECT a, count(*) AS n FROM t GROUP BY a"), name="p")
+    plan = compile_for_duckdb(pipeline.graph(), in_memory=True)
+    with Session(pipeline.graph(), DuckState(plan, None, collect=True, small_epoch=small_epoch), None) as session:
+        row = {"k": 1, "a": 5, "b": "old", "c": 1}
+        session.insert("t", [row, row | {"k": 2}])
+        session.commit()
+        session.insert("t", [row | {"b": "older"}, row | {"b": "new"}])
+        epoch = session.commit()
+        assert session.changes("v", epoch).num_rows == 0
+        assert session.read("t").sort_by("k").column("b").to_pylist() == ["new", "old"]
+        session.delete("t", [{"k": 1}])
+        assert session.changes("v", session.commit()).column("n").to_pylist() == [2, 1]
+        assert session.read("t").column("k").to_pylist() == [2]
 
 
 def test_late_rows_are_kept_with_columns_that_no_view_reads(tmp_path: Path) -> None:

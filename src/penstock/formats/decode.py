@@ -19,6 +19,7 @@ from penstock.contract.schema import Schema, Verdict
 from penstock.errors import ConnectorError
 from penstock.formats.compiled import CompiledJudge, Split, loader
 from penstock.formats.csvtext import csv_json
+from penstock.formats.few_records import FewRecords
 from penstock.formats.held_keys import References
 from penstock.formats.jsontext import Object
 from penstock.formats.judge_sql import (
@@ -77,6 +78,10 @@ class Decoder(Protocol):
         """
         ...
 
+    def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
+        """A few records as judged rows, without a statement; None where they are too many, or one may be broken."""
+        ...
+
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         """The relation of `select`, over a relation that holds `Split.proven` of the same columns."""
         ...
@@ -125,6 +130,7 @@ class RecordDecoder:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._named = named_columns(judgement)
         self._plain = not any(children(column) for column in self._named)
+        self._few = FewRecords(judgement, self.examine)
         self._compiled = CompiledJudge(judgement) if format == "json" and CompiledJudge.fits(judgement) else None
 
     def stage(self, batches: Sequence[Batch]) -> pa.Table:
@@ -154,6 +160,9 @@ class RecordDecoder:
         if held is None and columns is not None:
             columns = {*columns, *(name for key in self._judgement.schema.foreign_keys for name in key.columns)}
         return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads, held)
+
+    def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
+        return self._few.rows(batches, columns)
 
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         return proven_select(self._judgement, proven, guarded=guarded, columns=columns)

@@ -61,10 +61,12 @@ def parse_record(text: str | None) -> Object | Verdict:
 
 @dataclass(frozen=True)
 class Examined:
-    """A record whose shape, types and rules are right: its operation, and its values in the contract's order."""
+    """A record whose shape, types and rules are right: its operation, its values in the contract's order, and whether
+    it has fields that the contract does not know."""
 
     operation: str
     values: tuple[Value | None, ...]
+    extra: bool
 
 
 class Judge:
@@ -108,12 +110,11 @@ class Judge:
                     for rule in column.rules:
                         _rule(column, rule, value)
             values.append(value)
-        if judgement.schema.extra == "dead":
-            unknown = next((name for name in given if name not in self._known), None)
-            if unknown is not None:
-                raise _Dead("extra", unknown, unknown, f"the contract has no field {unknown!r}")
+        unknown = next((name for name in given if name not in self._known), None)
+        if unknown is not None and judgement.schema.extra == "dead":
+            raise _Dead("extra", unknown, unknown, f"the contract has no field {unknown!r}")
         _expressions(judgement, text, tuple(values), explain, by_key=by_key)
-        return Examined(op, tuple(values))
+        return Examined(op, tuple(values), unknown is not None)
 
 
 def _nothing_said(judgement: Judgement) -> Explained:

@@ -2,12 +2,15 @@
 
 Delta rule: of the epoch's records take the newest per key; where it is newer than the stored one,
 d = - the stored row (if it lives) + the new row (unless it is a delete). A delete leaves its position behind, so that
-an older row that comes later does not raise the dead.
+an older row that comes later does not raise the dead. The delta has only the columns that any block or sink reads; a row
+that changes in none of them is no change.
 
 Reference version: over all records ever accepted, the newest per key, without deletes (`reference_sql`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import Field, Relation, column_list, quote, same
@@ -33,22 +36,45 @@ def reference_sql(source: SourceDecl, relation: Relation, records: str) -> str:
     )
 
 
-def newest_sql(source: SourceDecl, relation: Relation, records: str, stored: str) -> str:
-    """One wide row per key that moves: new columns, `_ps_live`, and the stored row's columns with prefix `o_`."""
-    keys = [f for f in relation.fields if f.name in source.key]
-    columns = column_list(relation.columns, "n")
-    old = ", ".join(f"s.{quote(c)} AS {quote('o_' + c)}" for c in relation.columns)
-    newest = (
-        f"SELECT * FROM (SELECT r.*, row_number() OVER (PARTITION BY {column_list(source.key, 'r')} "
+def newest_sql(source: SourceDecl, records: str) -> str:
+    """Of the epoch's records the newest of each key."""
+    return (
+        f"SELECT * EXCLUDE (_ps_n) FROM (SELECT r.*, row_number() OVER (PARTITION BY {column_list(source.key, 'r')} "
         f"ORDER BY {order_sql(source, 'r', descending=True)}) AS _ps_n FROM {records} AS r) WHERE _ps_n = 1"
     )
+
+
+def stored_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newest: str, stored: str) -> str:
+    """The stored rows of the keys in `newest`: keys, version, what is read, their positions and row ids.
+
+    Wide tables are mostly texts that nobody reads: those of the other columns would cost most of an epoch.
+    """
+    needed = {*read, *source.key, source.version}
+    columns = column_list([c for c in relation.columns if c in needed], "s")
+    keys = _keys(source, relation)
     return (
-        f"SELECT {columns}, n._ps_p, n._ps_o, n._ps_op IN ('+I', '+U') AS _ps_live, {old}, "
-        f"coalesce(s._ps_live, FALSE) AS _ps_was, s._ps_p AS _ps_from "
-        f"FROM ({newest}) AS n LEFT JOIN {stored} AS s ON "
-        f"{same('s', 'n', [Field(k.name, k.type, False) for k in keys])} "
+        f"SELECT {columns}, s._ps_p, s._ps_o, s._ps_live, s.rowid AS _ps_row FROM {stored} AS s "
+        f"JOIN (SELECT {column_list(source.key)} FROM {newest}) AS n ON {same('s', 'n', keys)}"
+    )
+
+
+def moved_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newest: str, found: str) -> str:
+    """One wide row per key that moves: new columns, `_ps_live`, and of the stored row (`_ps_row`) what is read, with
+    prefix `o_`. newest, found: relations that the two functions above give.
+    """
+    columns = column_list(relation.columns, "n")
+    old = "".join(f"s.{quote(c)} AS {quote('o_' + c)}, " for c in read)
+    return (
+        f"SELECT {columns}, n._ps_p, n._ps_o, n._ps_op IN ('+I', '+U') AS _ps_live, {old}"
+        f"coalesce(s._ps_live, FALSE) AS _ps_was, s._ps_p AS _ps_from, s._ps_row "
+        f"FROM {newest} AS n LEFT JOIN {found} AS s ON {same('s', 'n', _keys(source, relation))} "
         f"WHERE s._ps_o IS NULL OR {_newer(source)}"
     )
+
+
+def _keys(source: SourceDecl, relation: Relation) -> list[Field]:
+    """Without a NULL: a record with one in its key is dead."""
+    return [Field(f.name, f.type, False) for f in relation.fields if f.name in source.key]
 
 
 def _newer(source: SourceDecl) -> str:
@@ -62,21 +88,21 @@ def _newer(source: SourceDecl) -> str:
     )
 
 
-def delta_sql(relation: Relation, moved: str) -> str:
-    """The delta from the wide rows; a row that stays as it is is left out."""
-    columns = column_list(relation.columns)
-    old = ", ".join(f"{quote('o_' + c)} AS {quote(c)}" for c in relation.columns)
-    unchanged = " AND ".join(f"{quote(c)} IS NOT DISTINCT FROM {quote('o_' + c)}" for c in relation.columns)
-    changed = f"NOT (_ps_was AND _ps_live AND {unchanged})"
+def delta_sql(read: Sequence[str], moved: str) -> str:
+    """The delta from the wide rows, as far as it is read; a row that stays as it is there is left out."""
+    columns = "".join(f"{quote(c)}, " for c in read)
+    old = "".join(f"{quote('o_' + c)} AS {quote(c)}, " for c in read)
+    unchanged = "".join(f" AND {quote(c)} IS NOT DISTINCT FROM {quote('o_' + c)}" for c in read)
+    changed = f"NOT (_ps_was AND _ps_live{unchanged})"
     return (
-        f'SELECT {old}, -1 AS "_ps_w" FROM {moved} WHERE _ps_was AND {changed} '
-        f'UNION ALL SELECT {columns}, 1 AS "_ps_w" FROM {moved} WHERE _ps_live AND {changed}'
+        f'SELECT {old}-1 AS "_ps_w" FROM {moved} WHERE _ps_was AND {changed} '
+        f'UNION ALL SELECT {columns}1 AS "_ps_w" FROM {moved} WHERE _ps_live AND {changed}'
     )
 
 
-def delete_sql(source: SourceDecl, stored: str, moved: str) -> str:
-    condition = " AND ".join(f"s.{quote(k)} = m.{quote(k)}" for k in source.key)
-    return f"DELETE FROM {stored} AS s USING {moved} AS m WHERE {condition}"
+def delete_sql(stored: str, moved: str) -> str:
+    """The rows that were found go by their row ids, which are theirs until the transaction ends."""
+    return f"DELETE FROM {stored} WHERE rowid IN (SELECT _ps_row FROM {moved} WHERE _ps_row IS NOT NULL)"
 
 
 def insert_sql(relation: Relation, stored: str, moved: str) -> str:

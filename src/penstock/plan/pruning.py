@@ -1,4 +1,4 @@
-"""Which columns of a stream an epoch needs: the fewer are built, the faster records are judged.
+"""Which columns of a source an epoch needs: the fewer there are, the less is judged, looked up and compared.
 
 On the safe side: where it is not certain that a column is left out everywhere, all are kept (None).
 """
@@ -13,12 +13,18 @@ from penstock.plan.plan import Plan
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 
 
-def columns_read(plan: Plan, source: SourceBlock) -> frozenset[str] | None:
-    """The columns of a stream that any block reads, None for all of them."""
-    relation, declared = source.relation, source.source
-    node = plan.node(relation.name)
+def columns_judged(plan: Plan, source: SourceBlock) -> frozenset[str] | None:
+    """The columns of a stream that are needed of its records, None for all of them (so where they are stored)."""
+    declared = source.source
+    node = plan.node(source.relation.name)
     whole = declared.kind != "stream" or node.content != "none" or declared.unique or declared.retention is not None
-    if whole or any(plan.node_of(sink.view) == relation.name for sink in plan.graph.sinks):
+    return None if whole else columns_read(plan, source)
+
+
+def columns_read(plan: Plan, source: SourceBlock) -> frozenset[str] | None:
+    """The columns of a source's delta that any block, view or sink reads, None for all of them."""
+    relation = source.relation
+    if relation.name in {plan.node_of(sink.view) for sink in plan.graph.sinks} | {view.node for view in plan.views}:
         return None
     found: set[str] = set()
     for consumer in plan.nodes:

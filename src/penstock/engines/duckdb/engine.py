@@ -34,7 +34,7 @@ from penstock.plan.blocks import (
 )
 from penstock.plan.compile import compile_plan
 from penstock.plan.plan import Plan
-from penstock.plan.pruning import columns_read
+from penstock.plan.pruning import columns_judged, columns_read
 
 DATABASE = "state.duckdb"
 # Rows of an epoch from which a second thread pays, and plans for the rows that are there.
@@ -87,6 +87,7 @@ class DuckState:
         self._wanted = Wanted(
             {s.name: self._node(s.view) for s in plan.graph.sinks},
             {v.name: v.node for v in plan.views} if collect else {},
+            {s.source.name: columns_judged(plan, s) for s in plan.sources},
             {s.source.name: columns_read(plan, s) for s in plan.sources},
             thread_count(self._connection),
         )

@@ -37,12 +37,14 @@ AFTER_COMMIT = failpoints.register("epoch.after_commit", "the epoch is committed
 class Wanted:
     """Whose changes are fetched: sinks (through the outbox) and views (for a session).
 
-    columns: of each source, the columns that are read at all (None: all of them). threads: of the database.
+    columns: of each source, those that are needed of its records; reads: those that are needed of its delta (None: all
+    of them). threads: of the database.
     """
 
     sinks: Mapping[str, str]
     views: Mapping[str, str]
     columns: Mapping[str, frozenset[str] | None]
+    reads: Mapping[str, frozenset[str] | None]
     threads: int
 
 
@@ -165,6 +167,7 @@ class _Run:
             guarded=guarded,
             correction=self.correction,
             columns=wanted.columns,
+            reads=wanted.reads,
             versions={name: version_of(s) for name, s in progress.sources.items()},
         )
         self.rows_in = 0

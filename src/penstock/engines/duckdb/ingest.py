@@ -1,7 +1,7 @@
 """From records to a source's delta: parse, judge, deduplicate, place against the watermark.
 
 One vectorised statement per source parses and judges all records of an epoch; only the broken ones are looked at one by
-one. Verdicts are pure (semantics R3): they depend on the record, its append time and the journaled versions of
+one, and a few that are not (formats/few_records.py). Verdicts are pure (semantics R3): they depend on the record, its append time and the journaled versions of
 references.
 """
 
@@ -97,6 +97,9 @@ def ingest(
     """
     source = block.source
     batches = [b for b in given.batches if b.rows]
+    if statements.in_parts and (few := decoder.few(batches, columns=judging.columns)) is not None:
+        statements.give(judged_name(source.name), few)
+        return _counted(statements, judged_name(source.name))
     # Small epochs keep their statements, for which all must lie in relations that are known by name.
     references = None if statements.in_parts else _references(statements, source, judging)
     with part("parse"):

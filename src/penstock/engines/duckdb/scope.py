@@ -37,7 +37,8 @@ class EpochScope:
     statements: how they are run; what one block alone uses may go straight to their `connection`.
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
     threads: of the database. started: joins whose delta has been begun, with its rows so far. guarded: sources in which
-    a record may be malformed, parsed by the slower statement. versions: something that changes with the content of a
+    a record may be malformed, parsed by the slower statement. columns: of each source, those that are needed of its
+    records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of a
     reference. given: relations that Python has given and blocks may read until the epoch ends.
     """
 
@@ -58,6 +59,7 @@ class EpochScope:
     guarded: frozenset[str] = frozenset()
     correction: bool = False
     columns: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    reads: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     versions: dict[str, object] = field(default_factory=dict)
     records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)

@@ -6,6 +6,7 @@ Every function leaves the source's delta in the scope and moves the stored conte
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -67,7 +68,7 @@ def run_source(
         if source.kind == "stream":
             _run_stream(scope, node, block, decoder, given, progress, ingested, correction=correction)
         elif source.key:
-            _run_keyed(scope, block, ingested, outcome)
+            _run_keyed(scope, block, progress, ingested, outcome)
         else:
             _run_multiset(scope, block, given, ingested)
         outcome.letters = ingested.letters
@@ -258,21 +259,53 @@ def _expire(scope: EpochScope, block: SourceBlock, progress: SourceProgress) -> 
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def _run_keyed(scope: EpochScope, block: SourceBlock, ingested: Ingested, outcome: Outcome) -> None:
+def _run_keyed(
+    scope: EpochScope, block: SourceBlock, progress: SourceProgress, ingested: Ingested, outcome: Outcome
+) -> None:
     if not ingested.accepted:
         return
     source, relation = block.source, block.relation
     stored = table(f"t_{source.name}")
     moved = f"_ps_m_{source.name}"
-    if not scope.temporary(moved, keyed.newest_sql(source, relation, ingested.relation, stored)):
+    read = scope.reads.get(source.name)
+    columns = [c for c in relation.columns if read is None or c in read]
+    if not _move_keys(scope, block, columns, ingested):
         return
-    if source.version is None:
+    if source.version is None and len(progress.partitions) > 1:
         _alert_wandering_keys(scope, block, moved, outcome)
-    rows = scope.temporary(f"_ps_d_{source.name}", keyed.delta_sql(relation, quote(moved)))
-    scope.statements.write(keyed.delete_sql(source, stored, quote(moved)))
+    rows = scope.temporary(f"_ps_d_{source.name}", keyed.delta_sql(columns, quote(moved)))
+    scope.statements.write(keyed.delete_sql(stored, quote(moved)))
     scope.statements.write(keyed.insert_sql(relation, stored, quote(moved)))
     if rows:
         scope.deltas[source.name] = Delta(quote(f"_ps_d_{source.name}"), True, rows)
+
+
+def _move_keys(scope: EpochScope, block: SourceBlock, columns: Sequence[str], ingested: Ingested) -> int:
+    """Leave a wide row for each key that moves; how many. columns: those that are read."""
+    source, relation = block.source, block.relation
+    stored, moved = table(f"t_{source.name}"), f"_ps_m_{source.name}"
+    newest, found = f"_ps_n_{source.name}", f"_ps_f_{source.name}"
+    if scope.statements.in_parts:
+        # What reads the table stands alone, so that the rest is kept.
+        one = ingested.relation
+        if not _once_each(scope, source):
+            scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
+            one = quote(newest)
+        scope.temporary(found, keyed.stored_sql(source, relation, columns, one, stored))
+        return scope.temporary(moved, keyed.moved_sql(source, relation, columns, one, quote(found)))
+    scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
+    looked_up = f"({keyed.stored_sql(source, relation, columns, quote(newest), stored)})"
+    return scope.temporary(moved, keyed.moved_sql(source, relation, columns, quote(newest), looked_up))
+
+
+def _once_each(scope: EpochScope, source: SourceDecl) -> bool:
+    """Whether it is seen at a glance that no key comes twice in the epoch."""
+    rows = scope.statements.held(judged_name(source.name))
+    if rows is None or len(rows) <= 1:
+        return rows is not None
+    # 0.0 and -0.0 are one key, but not to Arrow
+    floating = any(pa.types.is_floating(rows.schema.field(name).type) for name in source.key)
+    return not floating and len(rows.group_by(list(source.key)).aggregate([])) == len(rows)
 
 
 def _alert_wandering_keys(scope: EpochScope, block: SourceBlock, moved: str, outcome: Outcome) -> None:
