@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ from penstock.connectors.base import RawBatch
 from penstock.contract.schema import Column, RowCheck, Rule, Schema, Verdict
 from penstock.formats.compiled import loader
 from penstock.formats.decode import Decoder, decoder_for
+from penstock.formats.few_records import MOST_RECORDS
 
 UUID_PATTERN = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 APPENDED = datetime(2026, 1, 1)
@@ -63,6 +65,24 @@ MEASURED = Schema(
         Column("s", "VARCHAR", nullable=True),
     ),
 )
+# what Python can read as well, where records are few
+COMMON = Schema(
+    "Common",
+    (
+        Column("i", "BIGINT", rules=(Rule("ge", -(2**62)),)),
+        Column("n", "BIGINT", nullable=True),
+        Column("s", "VARCHAR", rules=(Rule("max_length", 40),)),
+        Column("k", "VARCHAR", rules=(Rule("one_of", ("image", "video", "text")),)),
+        Column("at", "TIMESTAMP", nullable=True),
+        Column("f", "DOUBLE", nullable=True),
+        Column("d", "DECIMAL(10,2)", nullable=True, rules=(Rule("multiple_of", 0.5),)),
+        Column("y", "DATE", nullable=True),
+        Column("t", "TIME", nullable=True),
+        Column("b", "BOOLEAN", nullable=True),
+        Column("x", "BLOB", nullable=True, rules=(Rule("max_length", 8),)),
+        Column("z", "UTINYINT", default="7"),
+    ),
+)
 NESTED = Schema(
     "Nested",
     (
@@ -79,7 +99,7 @@ NESTED = Schema(
         ),
     ),
 )
-SCHEMAS = {schema.name: schema for schema in (FLAT, SCALARS, MEASURED, NESTED)}
+SCHEMAS = {schema.name: schema for schema in (FLAT, SCALARS, MEASURED, COMMON, NESTED)}
 
 
 @lru_cache
@@ -89,7 +109,7 @@ def connection() -> duckdb.DuckDBPyConnection:
 
 @lru_cache
 def decoder(name: str, format: str = "json", kind: str = "stream", key: tuple[str, ...] = ()) -> Decoder:
-    event_time = "at" if name == "Scalars" else None
+    event_time = "at" if name == "Scalars" or (name == "Common" and kind == "stream") else None
     return decoder_for(SCHEMAS[name], format, event_time=event_time, max_ahead=timedelta(days=365), kind=kind, key=key)
 
 
@@ -123,6 +143,7 @@ def agree(
     given = batch(values, keys)
     fast = judged(judge, given)
     proven_as_judged(judge, given, fast)
+    few_as_judged(judge, given, fast)
     verdicts = []
     for number, row in enumerate(fast):
         key = keys[number] if keys is not None else None
@@ -130,6 +151,31 @@ def agree(
         assert row["_ps_ok"] is (verdict is None), (values[number], key, row, verdict)
         verdicts.append(verdict)
     return verdicts
+
+
+def few_as_judged(judge: Decoder, given: RawBatch, judged_rows: Sequence[dict[str, object]]) -> None:
+    """A record that Python proves alone has the row that SQL gives, to the value; so have all of them together."""
+    proven = []
+    for place, row in enumerate(judged_rows):
+        record = _only(given, place)
+        few = judge.few([record], columns=None)
+        if few is not None:
+            assert row["_ps_ok"], (record.values, row)
+            wanted = {name: row[name] for name in few.column_names}
+            assert repr(few.to_pylist()) == repr([wanted]), record.values
+            proven.append(record)
+    together = judge.few(proven[:MOST_RECORDS], columns=None) if proven else None
+    assert together is None or together.num_rows == len(proven[:MOST_RECORDS])
+
+
+def _only(given: RawBatch, place: int) -> RawBatch:
+    return replace(
+        given,
+        values=given.values.slice(place, 1),
+        offsets=given.offsets.slice(place, 1),
+        keys=None if given.keys is None else given.keys.slice(place, 1),
+        times=None if given.times is None else given.times.slice(place, 1),
+    )
 
 
 def proven_as_judged(judge: Decoder, given: RawBatch, judged_rows: Sequence[dict[str, object]]) -> None:

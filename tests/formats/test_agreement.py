@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock.formats.few_records import MOST_RECORDS
 from tests.examples import examples
-from tests.formats.agreement import agree, batch, decoder, judged
+from tests.formats.agreement import agree, batch, connection, decoder, judged
 
 EXAMPLES = int(os.environ.get("PENSTOCK_EXAMPLES", "8"))
 many = settings(max_examples=examples(EXAMPLES), deadline=None, suppress_health_check=list(HealthCheck))
@@ -154,6 +155,7 @@ GOOD = {
     },
     "Scalars": {"at": '"2026-01-01T00:00:00"', "f": "1.5", "d": '"12.50"', "p": '"PT1.5S"', "z": "1"},
     "Measured": {"b": "true", "f": "1.5", "d": '"12.50"', "y": '"2024-02-29"', "h": "5", "s": '"abc"'},
+    "Common": {"i": "5", "s": '"abc"', "k": '"image"', "at": '"2026-01-01T00:00:00"', "d": '"12.50"', "z": "1"},
     "Nested": {"l": "[1,2]", "m": '{"x":1.5}', "q": '{"a":1,"b":["x",null]}'},
 }
 
@@ -255,17 +257,18 @@ def envelopes(draw: st.DrawFn) -> bytes:
     return inner.encode()
 
 
+@pytest.mark.parametrize("name", ["Flat", "Common"])
 @pytest.mark.parametrize("key", [(), ("i",), ("n", "s")])
-def test_changes_of_tables(key: tuple[str, ...]) -> None:
-    optional = st.one_of(st.none(), records("Flat"))
+def test_changes_of_tables(key: tuple[str, ...], name: str) -> None:
+    optional = st.one_of(st.none(), records(name))
 
     @many
     @given(st.lists(st.tuples(optional, optional, envelopes()), min_size=1, max_size=10))
     def check(changes: list[tuple[bytes | None, bytes | None, bytes]]) -> None:
         keys = [change[1] for change in changes]
-        agree(decoder("Flat", "upsert", "table", key), [change[0] for change in changes], keys)
-        agree(decoder("Flat", "changelog", "table", key), [change[0] for change in changes])
-        agree(decoder("Flat", "debezium", "table", key), [change[2] for change in changes], keys)
+        agree(decoder(name, "upsert", "table", key), [change[0] for change in changes], keys)
+        agree(decoder(name, "changelog", "table", key), [change[0] for change in changes])
+        agree(decoder(name, "debezium", "table", key), [change[2] for change in changes], keys)
 
     check()
 
@@ -296,3 +299,29 @@ def test_optional_values_that_are_missing_are_proven_too() -> None:
     assert [row["_ps_ok"] for row in judged(judge, batch([b'{"b":true,"f":1.5}', b'{"b":false}']), guarded=False)] == [
         True
     ] * 2
+
+
+def test_few_records_are_proven_in_python_and_given_as_duckdb_gives_them() -> None:
+    values = [
+        b'{"i":5,"s":"abc","k":"image","at":"2026-01-01T00:00:00+01:00","f":0.1,"d":"12.50","y":"2024-02-29",'
+        b'"t":"12:34","b":true,"x":"YWI=","z":255}',
+        b'{"z":null, "other":1,"i":-5,"s":"\xc3\xa9","k":"text","at":"2026-12-31T00:00:00.123456","d":-7.5}',
+    ]
+    judge = decoder("Common")
+    few, given = judge.few([batch(values)], columns=None), batch(values)
+    assert few is not None
+    connection().register("raw", judge.stage([given]))
+    by_sql = connection().sql(judge.select("raw", guarded=True)).to_arrow_table().select(few.column_names)
+    assert few.schema.equals(by_sql.schema)
+    assert few.to_pylist() == by_sql.to_pylist()
+    assert few.column("_ps_extra").to_pylist() == [False, True]
+    only = judge.few([given], columns={"s"})
+    assert only is not None
+    assert only.column_names == ["_ps_p", "_ps_o", "s", "_ps_at", "_ps_extra", "_ps_ok"]
+    # one that is broken, too far ahead or too many leaves all of them to the statement
+    assert judge.few([batch([*values, b"{}"])], columns=None) is None
+    assert judge.few([batch([values[0].replace(b"2026-", b"2028-")])], columns=None) is None
+    assert judge.few([batch(values[:1] * (MOST_RECORDS + 1))], columns=None) is None
+    # so do checks in SQL and types that are not the same everywhere
+    assert decoder("Flat").few([batch([b'{"i":5,"s":"abc","k":"image"}'])], columns=None) is None
+    assert decoder("Measured").few([batch([b'{"b":true}'])], columns=None) is None

@@ -291,7 +291,8 @@ def _plain(kind: PlainType, value: Json) -> Value | None:
 def _float(name: str, value: Json) -> float | None:
     if not isinstance(value, Number):
         return None
-    number = float(value.text)
+    # an integer to DuckDB, whose zero has no sign
+    number = 0.0 if value.text == "-0" else float(value.text)
     if name == "FLOAT" and math.isfinite(number):
         try:
             number = float(struct.unpack("f", struct.pack("f", number))[0])
