@@ -13,6 +13,7 @@ from penstock.errors import Where
 Kind = Literal["stream", "table", "reference"]
 Emit = Literal["changes", "final"]
 Bound = Literal["bounded", "unbounded"]
+Strategy = Literal["auto", "incremental", "refresh"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ViewDecl:
     emit: Emit = "changes"
     key: tuple[str, ...] = ()
     state: Bound = "bounded"
-    strategy: Literal["auto", "refresh"] = "auto"
+    strategy: Strategy = "auto"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from penstock.contract.model import Contract, schema_of
 from penstock.contract.schema import ForeignKey, RowCheck, Schema
@@ -29,6 +29,7 @@ from penstock.graph import ParameterDecl as ParameterDecl
 from penstock.graph import SinkDecl as SinkDecl
 from penstock.graph import SourceDecl as SourceDecl
 from penstock.graph import StepDecl as StepDecl
+from penstock.graph import Strategy
 from penstock.graph import ViewDecl as ViewDecl
 from penstock.time_of_day import with_time_of_day
 
@@ -232,7 +233,7 @@ class Pipeline:
         emit: Emit = "changes",
         key: Sequence[str] | str = (),
         state: Bound = "bounded",
-        strategy: Literal["auto", "refresh"] = "auto",
+        strategy: Strategy = "auto",
         where: Where | None = None,
     ) -> None:
         """Declare a query over sources and other views.
@@ -242,15 +243,13 @@ class Pipeline:
             emit: `"changes"` (every epoch) or `"final"` (each window once, when the watermark has closed it).
             key: the view's key, where the planner cannot infer it.
             state: `"unbounded"` acknowledges state that nothing bounds.
-            strategy: `"refresh"` pins the whole view to recompute-and-diff.
+            strategy: `"refresh"` pins recompute-and-diff of all, `"incremental"` what `explain` shows; else cost decides.
         """
         place = where or _caller()
         if emit not in ("changes", "final"):
             self._wrong("PS-DECL-005", f"view {name}: emit is invalid", place, "'changes' or 'final'", repr(emit))
-        if strategy not in ("auto", "refresh"):
-            self._wrong(
-                "PS-DECL-005", f"view {name}: strategy is invalid", place, "'auto' or 'refresh'", repr(strategy)
-            )
+        if strategy not in (ways := get_args(Strategy)):
+            self._wrong("PS-DECL-005", f"view {name}: strategy is invalid", place, " or ".join(ways), repr(strategy))
         if state not in ("bounded", "unbounded"):
             self._wrong("PS-DECL-005", f"view {name}: state is invalid", place, "'bounded' or 'unbounded'", repr(state))
         if not isinstance(sql, str):

@@ -16,6 +16,7 @@ def test_rows_add_up_and_are_served() -> None:
         metrics.source("s", SourceCounts(rows_in=10, accepted=6, duplicate=1, dead=2, late=1))
     metrics.sink("out", 4)
     metrics.epoch(7, rows=10, duration_s=0.5, commit_s=0.01)
+    metrics.computed_again("v")
     metrics.lag("s", 3)
     metrics.watermark("s", 1_500_000)
     metrics.state_size(4096)
@@ -33,6 +34,7 @@ def test_rows_add_up_and_are_served() -> None:
         'penstock_epoch_duration_seconds_count{pipeline="p"} 1.0',
         'penstock_commit_duration_seconds_sum{pipeline="p"} 0.01',
         'penstock_throughput_rows_per_second{pipeline="p"} 20.0',
+        'penstock_views_computed_again_total{pipeline="p",view="v"} 1.0',
         'penstock_lag_rows{pipeline="p",source="s"} 3.0',
         'penstock_watermark_seconds{pipeline="p",source="s"} 1.5',
         'penstock_state_bytes{pipeline="p"} 4096.0',

@@ -27,6 +27,8 @@ class MetricsObserver:
     def epoch(self, runner: Runner, result: EpochResult) -> None:
         metrics = self._metrics
         metrics.epoch(result.epoch, rows=result.rows_in, duration_s=result.seconds, commit_s=result.commit_seconds)
+        for view in result.again:
+            metrics.computed_again(view)
         for name, stood in runner.progress.sources.items():
             before = self._before.get(name, Counts())
             late = sum(n for view, n in result.late.items() if name in _streams(runner, view))

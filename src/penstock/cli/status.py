@@ -10,6 +10,7 @@ import click
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.cli.tables import show_table
 from penstock.runtime.access import ask_state
+from penstock.runtime.answers import LAST_EPOCHS
 
 
 @click.command()
@@ -48,6 +49,8 @@ def status(options: PipelineOptions) -> None:
             f"view {view}: {v['rows']} rows of {v['source']} = {v['accepted']} accepted + {v['duplicate']} duplicate "
             f"+ {v['dead']} dead + {v['late']} late"
         )
+    for view, epochs in reply["computed_again"].items():
+        click.echo(f"view {view}: computed again as a whole in {epochs} of the last {LAST_EPOCHS} epochs")
     if reply["open_dead_letters"]:
         click.echo(f"open dead letters: {reply['open_dead_letters']} (penstock dlq ls {options.pipeline})")
     for name, sink in reply.get("sinks", {}).items():

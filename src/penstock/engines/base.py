@@ -118,7 +118,8 @@ class Progress:
 class EpochResult:
     """What an epoch did. changes: per sink with rows, as the sink gets them; rows_out: per sink.
 
-    touched: the blocks that ran, with the seconds that each took; alerts: sentences for the operator.
+    touched: the blocks that ran, with the seconds that each took; alerts: sentences for the operator. again: the views
+    that were computed again as a whole; spent: the seconds that each block took with what was done for it before it ran.
     """
 
     epoch: int
@@ -129,6 +130,8 @@ class EpochResult:
     touched: Mapping[str, float]
     seconds: float
     commit_seconds: float
+    again: tuple[str, ...] = ()
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ class Metrics:
         self._dead = counter("rows_dead", "Records that broke their contract.", "source")
         self._late = counter("rows_late", "Rows whose windows were closed.", "source")
         self._rows_out = counter("rows_out", "Changes handed to a sink.", "sink")
+        self._again = counter("views_computed_again", "Epochs that computed a view again as a whole.", "view")
         self._errors = counter("errors", "Errors, by code.", "code")
         self._epoch = gauge("epoch", "The last committed epoch.")
         self._epoch_seconds = seconds("epoch_duration_seconds", "From reading to commit of an epoch.")
@@ -87,6 +88,10 @@ class Metrics:
         self._epoch_seconds.labels(self._pipeline).observe(duration_s)
         self._commit_seconds.labels(self._pipeline).observe(commit_s)
         self._throughput.labels(self._pipeline).set(rows / duration_s if duration_s > 0 else 0)
+
+    def computed_again(self, view: str) -> None:
+        """Count an epoch that computed groups of a view again instead of moving them by their changes."""
+        self._again.labels(self._pipeline, view).inc()
 
     def lag(self, source: str, rows: int) -> None:
         """Set how many rows of a source are there and not read."""

@@ -11,6 +11,9 @@ max merge by least and greatest, over append-only input alone.
 Delta rule, *affected groups* (all other aggregates): the groups that the delta touches are computed again from the
 input's content; d is the difference to their stored outputs.
 
+Either may be computed *again* as a whole: merge with the partials of everything less the stored ones in place of the
+delta's partials, affected groups with all groups touched.
+
 Reference version: `content_sql`, the GROUP BY over the input's whole content.
 """
 
@@ -108,6 +111,33 @@ def partials_sql(block: GroupedBlock, delta: str, weighted: bool) -> str:
         columns += _partial(aggregate, weight)
     group = f" GROUP BY {', '.join(f'i.{quote(k.name)}' for k in block.keys)}" if block.keys else ""
     return f"SELECT {', '.join(columns)} FROM {delta} AS i{group}"
+
+
+def again_sql(block: GroupedBlock, content: str, state: str) -> str:
+    """By how much the stored partials differ from those of the input's whole content: what `partials_sql` would give.
+
+    The extremes of an append-only input are those of everything; they have not moved where no row came.
+    """
+    keys = [quote(k.name) for k in block.keys]
+    extremes = {f"{a.name}_s" for a in block.aggregates if a.kind in ("min", "max")}
+    names = [name for _, _, name in _merged(block)]
+    kinds = {f"{a.name}_s": a.kind for a in block.aggregates}
+    types = {f"{a.name}_s": a.partial_type for a in block.aggregates}
+    stored = ", ".join([*keys, *(f"NULL AS {quote(n)}" if n in extremes else f"-{quote(n)} AS {quote(n)}" for n in names)])
+    columns, differ = list(keys), []
+    for name in names:
+        if name in extremes:
+            columns.append(f"{kinds[name]}({quote(name)}) AS {quote(name)}")
+        else:
+            total = f"coalesce(sum({quote(name)}), 0)"
+            columns.append(f"{total}::{types.get(name, 'BIGINT')} AS {quote(name)}")
+            differ.append(f"{total} <> 0")
+    now = f"SELECT {', '.join([*keys, *map(quote, names)])} FROM ({partials_sql(block, content, False)})"
+    group = f" GROUP BY {', '.join(keys)}" if keys else ""
+    return (
+        f"SELECT {', '.join(columns)} FROM ({now} UNION ALL SELECT {stored} FROM {state}){group} "
+        f"HAVING {' OR '.join(differ)}"
+    )
 
 
 def _partial(aggregate: Aggregate, weight: str | None) -> list[str]:
@@ -221,11 +251,11 @@ def affected_keys_sql(block: GroupedBlock, delta: str) -> str:
     return f"SELECT DISTINCT {column_list([k.name for k in block.keys]) or '1 AS _ps_one'} FROM {delta}"
 
 
-def affected_rows_sql(block: GroupedBlock, content: str, affected: str) -> str:
-    """The touched groups computed again from the input's content."""
+def affected_rows_sql(block: GroupedBlock, content: str, affected: str | None) -> str:
+    """The touched groups (None: all) computed again from the input's content."""
     join = (
         f"FROM {content} AS i SEMI JOIN {affected} AS a ON {same('i', 'a', block.keys)}"
-        if block.keys
+        if block.keys and affected is not None
         else f"FROM {content} AS i"
     )
     return _grouped(block, content, join)
@@ -236,12 +266,12 @@ def settled_rows_sql(block: GroupedBlock, stored: str, rows: str) -> str:
     return settled_sql(rows, stored, block.keys, block.relation.fields, block.noisy)
 
 
-def affected_delta_sql(block: GroupedBlock, stored: str, affected: str, rows: str, *, keys: bool) -> str:
+def affected_delta_sql(block: GroupedBlock, stored: str, affected: str | None, rows: str, *, keys: bool) -> str:
     """Stored outputs of the touched groups out, new ones in, where they differ."""
     columns = column_list([*block.relation.columns, *([k.name for k in block.keys] if keys else [])])
     mine = (
         f"SELECT * FROM {stored} AS s SEMI JOIN {affected} AS a ON {same('s', 'a', block.keys)}"
-        if block.keys
+        if block.keys and affected is not None
         else f"SELECT * FROM {stored}"
     )
     everything: list[Field] = [*block.relation.fields]
@@ -253,8 +283,8 @@ def affected_delta_sql(block: GroupedBlock, stored: str, affected: str, rows: st
     )
 
 
-def affected_delete_sql(block: GroupedBlock, stored: str, affected: str) -> str:
-    if not block.keys:
+def affected_delete_sql(block: GroupedBlock, stored: str, affected: str | None) -> str:
+    if not block.keys or affected is None:
         return f"DELETE FROM {stored}"
     return f"DELETE FROM {stored} AS s USING {affected} AS a WHERE {same('s', 'a', block.keys)}"
 

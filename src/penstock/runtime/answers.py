@@ -22,6 +22,8 @@ from penstock.plan.plan import Plan
 
 Answer = dict[str, object]
 MAX_ROWS = 10_000
+# Of so many epochs `status` says how often a view was computed again.
+LAST_EPOCHS = 1_000
 
 
 def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
@@ -78,6 +80,7 @@ def status(state: DuckState) -> Answer:
         "state_id": progress.state_id,
         "sources": sources,
         "views": _views(state),
+        "computed_again": _computed_again(state),
         "open_dead_letters": len(state.dead_letters(status="dead")),
     }
 
@@ -97,6 +100,19 @@ def _views(state: DuckState) -> dict[str, object]:
             "dead": counts.dead,
             "late": behind,
         }
+    return found
+
+
+def _computed_again(state: DuckState) -> dict[str, int]:
+    """In how many of the last epochs each view was computed again as a whole (decision 0021)."""
+    groups = state.query(
+        f"SELECT g, count(*) AS n FROM (SELECT unnest(from_json(entry->'again', '[\"VARCHAR\"]')) AS g "
+        f"FROM _ps.journal WHERE epoch > {state.progress.epoch - LAST_EPOCHS}) GROUP BY g ORDER BY g"
+    )
+    found: dict[str, int] = {}
+    for row in groups.to_pylist():
+        view = state.plan.owner(row["g"])
+        found[view] = max(found.get(view, 0), row["n"])
     return found
 
 

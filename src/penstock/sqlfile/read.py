@@ -42,7 +42,7 @@ _VIEW_OPTIONS: _Choices = {
     "emit": ("changes", "final"),
     "key": (),
     "state": _BOUND,
-    "strategy": ("auto", "refresh"),
+    "strategy": ("auto", "incremental", "refresh"),
 }
 _PARAMETER_TYPES: dict[str, Literal["int", "str", "decimal", "interval"]] = {
     "BIGINT": "int",

@@ -6,6 +6,7 @@ not move runs no statement, except in the first epoch (a query over nothing may 
 
 from __future__ import annotations
 
+import time
 from typing import assert_never
 
 import duckdb
@@ -122,9 +123,14 @@ def start_joins(scope: EpochScope, moving: str) -> None:
         block = node.block
         if not isinstance(block, FlatBlock) or len(block.from_) == 1 or moving not in block.inputs:
             continue
-        if block.relation.transient and not scope.plan.node(moving).relation.transient:
+        if block.relation.name in scope.idle or (
+            block.relation.transient and not scope.plan.node(moving).relation.transient
+        ):
             continue
+        started = time.perf_counter()
         add_terms(scope, block, moving)
+        name = block.relation.name
+        scope.spent[name] = scope.spent.get(name, 0.0) + time.perf_counter() - started
 
 
 def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
@@ -169,13 +175,15 @@ def _run_constant(scope: EpochScope, block: ConstantBlock) -> None:
 
 
 def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
+    name, state = block.relation.name, table(f"g_{block.relation.name}")
     delta = _group_delta(scope, block)
     if delta is None:
         return
-    name, state = block.relation.name, table(f"g_{block.relation.name}")
-    touched = quote(f"_ps_t_{name}")
+    touched, unit = quote(f"_ps_t_{name}"), scope.again.get(name)
 
     def partials() -> str:
+        if unit is not None:
+            return grouped.again_sql(block, delta.sql, state)
         return grouped.partials_sql(block, delta.sql, delta.weighted)
 
     stored = -1
@@ -212,7 +220,11 @@ def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:
 
 
 def _group_delta(scope: EpochScope, block: GroupedBlock) -> Delta | None:
-    """The input's delta; in the first epoch a query without groups has its row even over nothing."""
+    """The input's delta (where the group is computed again, its content); in the first epoch a query without groups has
+    its row even over nothing."""
+    unit = scope.again.get(block.relation.name)
+    if unit is not None:
+        return Delta(unit.content, False) if not unit.reads.isdisjoint(scope.deltas) else None
     delta = scope.deltas.get(block.input)
     if delta is None and scope.first and not block.keys:
         return _nothing(scope, block.input)
@@ -233,10 +245,13 @@ def _run_affected(scope: EpochScope, block: GroupedBlock) -> None:
         return
     relation = block.relation
     stored = table(f"t_{relation.name}")
-    affected, rows = quote(f"_ps_a_{relation.name}"), quote(f"_ps_r_{relation.name}")
+    affected: str | None = None
+    rows = quote(f"_ps_r_{relation.name}")
     content = f"({_input_content(scope, block.input)})"
-    if block.keys and scope.temporary(f"_ps_a_{relation.name}", grouped.affected_keys_sql(block, delta.sql)) == 0:
-        return
+    if block.keys and relation.name not in scope.again:
+        affected = quote(f"_ps_a_{relation.name}")
+        if scope.temporary(f"_ps_a_{relation.name}", grouped.affected_keys_sql(block, delta.sql)) == 0:
+            return
     scope.temporary(f"_ps_r_{relation.name}", grouped.affected_rows_sql(block, content, affected))
     if block.noisy:
         settled = f"_ps_s_{relation.name}"

@@ -21,6 +21,7 @@ from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.prepared import Prepared
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
+from penstock.engines.duckdb.switch import Switch
 from penstock.engines.duckdb.times import from_us
 from penstock.errors import DataError, RunError, StateError
 from penstock.formats.decode import Decoder, decoder_for
@@ -93,6 +94,7 @@ class DuckState:
         )
         self._threads = self._wanted.threads
         self._large, self._small = Planned(self._connection), Prepared(self._connection)
+        self.switch = Switch(plan, self._connection)
         self._delivered: dict[str, int] = {}
         self.collected: dict[str, pa.Table] = {}
         self._count_requests()
@@ -131,6 +133,7 @@ class DuckState:
         """
         rows = sum(b.rows for source in epoch.sources.values() for b in source.batches)
         self._use_threads(rows)
+        again = self.switch.choose(epoch)
         try:
             moved, result, views = run_epoch(
                 self._small if rows < self._small_epoch else self._large,
@@ -141,6 +144,7 @@ class DuckState:
                 self._wanted,
                 self._delivered,
                 self._guarded,
+                again,
             )
         except (duckdb.IOException, duckdb.TransactionException) as problem:
             # There is one writer, so a transaction fails for no other reason than that it cannot be written.
@@ -159,6 +163,7 @@ class DuckState:
                 expected="queries that hold for every row",
                 hint="penstock explain shows the SQL of each block",
             ) from problem
+        self.switch.learn(epoch, again, result.spent)
         self.progress = moved
         self.collected = views
         self._delivered = {}

@@ -27,6 +27,7 @@ from penstock.formats.decode import Decoder
 from penstock.observe.timing import part
 from penstock.plan.blocks import FlatBlock, Node, SourceBlock, content_name
 from penstock.plan.plan import Plan
+from penstock.plan.switching import Unit
 from penstock.storage import failpoints
 
 BEFORE_COMMIT = failpoints.register("epoch.before_commit", "everything is written, nothing is committed")
@@ -57,15 +58,16 @@ def run_epoch(
     wanted: Wanted,
     delivered: Mapping[str, int],
     guarded: dict[str, int],
+    again: Mapping[str, Unit],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     """Execute and commit; the new progress, the result, and the changes of `wanted.views`.
 
     A malformed record aborts DuckDB's transaction, so the epoch is rolled back and run again with that source guarded;
-    it stays so for a while. guarded: epochs left by source, kept up here.
+    it stays so for a while. guarded: epochs left by source, kept up here. again: the groups to compute again.
     """
     while True:
         try:
-            done = _attempt(statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded))
+            done = _attempt(statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded), again)
             break
         except MalformedRecords as met:
             guarded[met.source] = GUARDED_EPOCHS
@@ -85,6 +87,7 @@ def _attempt(
     wanted: Wanted,
     delivered: Mapping[str, int],
     guarded: frozenset[str],
+    again: Mapping[str, Unit],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
     moved = progress.copy()
@@ -93,7 +96,7 @@ def _attempt(
     connection = statements.connection
     connection.execute("BEGIN")
     try:
-        run = _Run(statements, plan, decoders, moved, given, guarded, wanted)
+        run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again)
         with part("check"):
             run.sources()
         with part("merge"):
@@ -122,6 +125,8 @@ def _attempt(
         run.touched,
         ended - started,
         ended - commit_started,
+        tuple(sorted({unit.view for unit in run.scope.again.values()})),
+        run.scope.spent,
     )
     return moved, result, views
 
@@ -146,6 +151,7 @@ class _Run:
         given: EpochInput,
         guarded: frozenset[str],
         wanted: Wanted,
+        again: Mapping[str, Unit],
     ) -> None:
         self.statements, self.connection = statements, statements.connection
         self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
@@ -168,6 +174,8 @@ class _Run:
             correction=self.correction,
             columns=wanted.columns,
             reads=wanted.reads,
+            # What comes back to a block comes by itself, so in a correction all move by their changes.
+            again={} if self.correction else again,
             versions={name: version_of(s) for name, s in progress.sources.items()},
         )
         self.rows_in = 0
@@ -233,8 +241,10 @@ class _Run:
             started = time.perf_counter()
             if node.name in presets and presets[node.name].rows:
                 self._come_back(node, presets[node.name])
-            if node.name not in self.scope.deltas:
+            if node.name not in self.scope.deltas and node.name not in self.scope.idle:
                 self._run(node)
+                spent = self.scope.spent
+                spent[node.name] = spent.get(node.name, 0.0) + time.perf_counter() - started
             if node.name in self.scope.deltas:
                 self.touched[node.name] = time.perf_counter() - started
                 start_joins(self.scope, node.name)
@@ -278,6 +288,7 @@ class _Run:
             "correction": self.correction,
             "requests": self.replay.requests(),
             "at_us": self.given.at_us,
+            "again": sorted(self.scope.again),
             "plan": self.plan.fingerprint,
             "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},
         }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import duckdb
 
@@ -17,6 +18,7 @@ from penstock.plan import multiset
 from penstock.plan.blocks import Field, Relation
 from penstock.plan.plan import Plan
 from penstock.plan.storage import HIDDEN_FIELDS
+from penstock.plan.switching import Unit
 
 MOST_TEXTS = 1_000
 
@@ -39,7 +41,8 @@ class EpochScope:
     threads: of the database. started: joins whose delta has been begun, with its rows so far. guarded: sources in which
     a record may be malformed, parsed by the slower statement. columns: of each source, those that are needed of its
     records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of a
-    reference. given: relations that Python has given and blocks may read until the epoch ends.
+    reference. given: relations that Python has given and blocks may read until the epoch ends. again: the groups that are
+    computed again as a whole. spent: the seconds that each block took.
     """
 
     statements: Statements
@@ -63,6 +66,13 @@ class EpochScope:
     versions: dict[str, object] = field(default_factory=dict)
     records: dict[str, tuple[Decoder, Sequence[Batch]]] = field(default_factory=dict)
     given: set[str] = field(default_factory=set)
+    again: Mapping[str, Unit] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def idle(self) -> frozenset[str]:
+        """The blocks that do not run, for the groups behind them are computed again."""
+        return frozenset().union(*(unit.own for unit in self.again.values()))
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
