@@ -243,7 +243,7 @@ class Pipeline:
             emit: `"changes"` (every epoch) or `"final"` (each window once, when the watermark has closed it).
             key: the view's key, where the planner cannot infer it.
             state: `"unbounded"` acknowledges state that nothing bounds.
-            strategy: `"refresh"` pins recompute-and-diff of all, `"incremental"` what `explain` shows; else cost decides.
+            strategy: `"refresh"` pins recompute-and-diff of all, `"incremental"` what `explain` shows; or cost decides.
         """
         place = where or _caller()
         if emit not in ("changes", "final"):

@@ -35,7 +35,11 @@ SWITCHING = Case(
         View("kinds", f"SELECT DISTINCT t.a, m.x {JOIN}"),
         View("filtered", f"SELECT m.x, count(*) FILTER (WHERE t.a = 'x') AS c, sum(t.n) AS s {JOIN} GROUP BY m.x"),
         View("both", f"SELECT a, count(*) AS n FROM (SELECT t.a {JOIN} UNION ALL SELECT c FROM tv) GROUP BY a"),
-        View("over", f"SELECT c, sum(n) AS s FROM (SELECT t.n AS k, count(*) AS n {JOIN} GROUP BY 1) JOIN tv USING (k) GROUP BY c"),
+        View(
+            "over",
+            f"WITH q AS (SELECT t.n AS k, count(*) AS n {JOIN} GROUP BY 1) "
+            f"SELECT c, sum(n) AS s FROM q JOIN tv USING (k) GROUP BY c",
+        ),
         View("there", "SELECT t.a, count(*) AS n FROM t WHERE EXISTS (SELECT 1 FROM m WHERE m.k = t.k) GROUP BY t.a"),
         View("self", "SELECT x.a, count(*) AS n FROM t AS x JOIN t AS y ON x.n = y.k GROUP BY x.a"),
     ),

@@ -119,7 +119,7 @@ class EpochResult:
     """What an epoch did. changes: per sink with rows, as the sink gets them; rows_out: per sink.
 
     touched: the blocks that ran, with the seconds that each took; alerts: sentences for the operator. again: the views
-    that were computed again as a whole; spent: the seconds that each block took with what was done for it before it ran.
+    that were computed again as a whole; spent: the seconds that each block took, with what was done for it before.
     """
 
     epoch: int

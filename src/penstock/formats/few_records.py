@@ -69,7 +69,9 @@ class FewRecords:
             return self._deletes and examined.operation == "-D"
         return append_time is None or at - append_time <= self._judgement.max_ahead
 
-    def _table(self, batches: Sequence[RawBatch], found: Sequence[Examined], columns: Collection[str] | None) -> pa.Table:
+    def _table(
+        self, batches: Sequence[RawBatch], found: Sequence[Examined], columns: Collection[str] | None
+    ) -> pa.Table:
         partitions = [batch.partition for batch in batches for _ in range(batch.rows)]
         offsets = [offset for batch in batches for offset in batch.offsets.to_pylist()]
         given: list[tuple[pa.Field, Iterable[object]]] = [

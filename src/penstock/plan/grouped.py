@@ -123,7 +123,9 @@ def again_sql(block: GroupedBlock, content: str, state: str) -> str:
     names = [name for _, _, name in _merged(block)]
     kinds = {f"{a.name}_s": a.kind for a in block.aggregates}
     types = {f"{a.name}_s": a.partial_type for a in block.aggregates}
-    stored = ", ".join([*keys, *(f"NULL AS {quote(n)}" if n in extremes else f"-{quote(n)} AS {quote(n)}" for n in names)])
+    stored = ", ".join(
+        [*keys, *(f"NULL AS {quote(n)}" if n in extremes else f"-{quote(n)} AS {quote(n)}" for n in names)]
+    )
     columns, differ = list(keys), []
     for name in names:
         if name in extremes:

@@ -2,8 +2,8 @@
 
 Delta rule: of the epoch's records take the newest per key; where it is newer than the stored one,
 d = - the stored row (if it lives) + the new row (unless it is a delete). A delete leaves its position behind, so that
-an older row that comes later does not raise the dead. The delta has only the columns that any block or sink reads; a row
-that changes in none of them is no change.
+an older row that comes later does not raise the dead. The delta has only the columns that any block or sink reads; a
+row that changes in none of them is no change.
 
 Reference version: over all records ever accepted, the newest per key, without deletes (`reference_sql`).
 """

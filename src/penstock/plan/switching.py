@@ -54,9 +54,7 @@ def _unit(plan: Plan, node: Node) -> Unit | None:
     # Without a join before it, merging costs less than reading everything, however much has changed.
     if content is None or not (joins or block.strategy == "affected groups"):
         return None
-    return Unit(
-        node.name, view, frozenset(walk.own), frozenset(walk.reads), _sources(plan, walk.reads), f"({content})"
-    )
+    return Unit(node.name, view, frozenset(walk.own), frozenset(walk.reads), _sources(plan, walk.reads), f"({content})")
 
 
 class _Walk:

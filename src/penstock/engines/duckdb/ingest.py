@@ -1,8 +1,8 @@
 """From records to a source's delta: parse, judge, deduplicate, place against the watermark.
 
 One vectorised statement per source parses and judges all records of an epoch; only the broken ones are looked at one by
-one, and a few that are not (formats/few_records.py). Verdicts are pure (semantics R3): they depend on the record, its append time and the journaled versions of
-references.
+one, and a few that are not (formats/few_records.py). Verdicts are pure (semantics R3): they depend on the record, its
+append time and the journaled versions of references.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ class EpochScope:
     before, after: the watermark per relation lineage (by stream). late: streams that may have late rows now.
     threads: of the database. started: joins whose delta has been begun, with its rows so far. guarded: sources in which
     a record may be malformed, parsed by the slower statement. columns: of each source, those that are needed of its
-    records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of a
-    reference. given: relations that Python has given and blocks may read until the epoch ends. again: the groups that are
-    computed again as a whole. spent: the seconds that each block took.
+    records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of
+    a reference. given: relations that Python has given and blocks may read until the epoch ends. again: the groups that
+    are computed again as a whole. spent: the seconds that each block took.
     """
 
     statements: Statements
