@@ -99,7 +99,7 @@ def ingest(
     batches = [b for b in given.batches if b.rows]
     if statements.in_parts and (few := decoder.few(batches, columns=judging.columns)) is not None:
         statements.give(judged_name(source.name), few)
-        return _counted(statements, judged_name(source.name))
+        return _counted(statements, judged_name(source.name), refused="")
     # Small epochs keep their statements, for which all must lie in relations that are known by name.
     references = None if statements.in_parts else _references(statements, source, judging)
     with part("parse"):
