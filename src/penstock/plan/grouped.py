@@ -113,6 +113,12 @@ def partials_sql(block: GroupedBlock, delta: str, weighted: bool) -> str:
     return f"SELECT {', '.join(columns)} FROM {delta} AS i{group}"
 
 
+def moved_partials_sql(block: GroupedBlock, delta: str, weighted: bool) -> str:
+    """The same, but nothing where the delta has no rows: a query without groups would have a row over nothing."""
+    sql = partials_sql(block, delta, weighted)
+    return sql if block.keys else f"{sql} HAVING count(*) > 0"
+
+
 def again_sql(block: GroupedBlock, content: str, state: str) -> str:
     """By how much the stored partials differ from those of the input's whole content: what `partials_sql` would give.
 

@@ -10,7 +10,7 @@ Reference version: over all records ever accepted, the newest per key, without d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import Field, Relation, column_list, quote, same
@@ -49,13 +49,24 @@ def stored_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newe
 
     Wide tables are mostly texts that nobody reads: those of the other columns would cost most of an epoch.
     """
+    keys = same("s", "n", _keys(source, relation))
+    return (
+        f"{_found(source, relation, read, stored)} JOIN (SELECT {column_list(source.key)} FROM {newest}) AS n ON {keys}"
+    )
+
+
+def stored_row_sql(
+    source: SourceDecl, relation: Relation, read: Sequence[str], values: Mapping[str, str], stored: str
+) -> str:
+    """The same of one key. values: its columns' values in SQL, which takes half as long to plan as a join."""
+    keys = " AND ".join(f"s.{quote(name)} = {value}" for name, value in values.items())
+    return f"{_found(source, relation, read, stored)} WHERE {keys}"
+
+
+def _found(source: SourceDecl, relation: Relation, read: Sequence[str], stored: str) -> str:
     needed = {*read, *source.key, source.version}
     columns = column_list([c for c in relation.columns if c in needed], "s")
-    keys = _keys(source, relation)
-    return (
-        f"SELECT {columns}, s._ps_p, s._ps_o, s._ps_live, s.rowid AS _ps_row FROM {stored} AS s "
-        f"JOIN (SELECT {column_list(source.key)} FROM {newest}) AS n ON {same('s', 'n', keys)}"
-    )
+    return f"SELECT {columns}, s._ps_p, s._ps_o, s._ps_live, s.rowid AS _ps_row FROM {stored} AS s"
 
 
 def moved_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newest: str, found: str) -> str:
@@ -100,8 +111,10 @@ def delta_sql(read: Sequence[str], moved: str) -> str:
     )
 
 
-def delete_sql(stored: str, moved: str) -> str:
-    """The rows that were found go by their row ids, which are theirs until the transaction ends."""
+def delete_sql(stored: str, moved: str, rows: Sequence[int] | None = None) -> str:
+    """The rows that were found go by their row ids, which are theirs until the transaction ends. rows: these few."""
+    if rows is not None:
+        return f"DELETE FROM {stored} WHERE rowid IN ({', '.join(map(str, rows))})"
     return f"DELETE FROM {stored} WHERE rowid IN (SELECT _ps_row FROM {moved} WHERE _ps_row IS NOT NULL)"
 
 

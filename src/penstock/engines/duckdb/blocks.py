@@ -184,12 +184,13 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     def partials() -> str:
         if unit is not None:
             return grouped.again_sql(block, delta.sql, state)
-        return grouped.partials_sql(block, delta.sql, delta.weighted)
+        make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
+        return make(block, delta.sql, delta.weighted)
 
     stored = -1
     if scope.statements.in_parts:
         mine, theirs = quote(f"_ps_g_{name}"), quote(f"_ps_n_{name}")
-        if not scope.temporary(f"_ps_g_{name}", scope.text(("partials", name, delta.sql), partials)):
+        if not scope.temporary(f"_ps_g_{name}", scope.text(("partials", name, str(scope.first), delta.sql), partials)):
             return
         stored = scope.temporary(f"_ps_n_{name}", grouped.merge_state_sql(block, mine, state))
         sql = scope.text(("touched", name), lambda: grouped.merge_touched_sql(block, mine, theirs))

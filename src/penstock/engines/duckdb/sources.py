@@ -17,7 +17,7 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.broken import Letter
-from penstock.engines.duckdb.connection import first_row
+from penstock.engines.duckdb.connection import ArrowResult, first_row
 from penstock.engines.duckdb.duplicates import drop_duplicates
 from penstock.engines.duckdb.finder import find_records
 from penstock.engines.duckdb.ingest import Ingested, Judging, ingest, judged_name
@@ -27,7 +27,7 @@ from penstock.engines.duckdb.times import from_us
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
 from penstock.plan import keyed
-from penstock.plan.blocks import Field, Node, SourceBlock, column_list, quote, same
+from penstock.plan.blocks import Field, Node, SourceBlock, column_list, literal, quote, same
 from penstock.plan.plan import Plan
 
 _NO_WATERMARK = np.iinfo(np.int64).min
@@ -274,7 +274,7 @@ def _run_keyed(
     if source.version is None and len(progress.partitions) > 1:
         _alert_wandering_keys(scope, block, moved, outcome)
     rows = scope.temporary(f"_ps_d_{source.name}", keyed.delta_sql(columns, quote(moved)))
-    scope.statements.write(keyed.delete_sql(stored, quote(moved)))
+    _forget_rows(scope, stored, moved)
     scope.statements.write(keyed.insert_sql(relation, stored, quote(moved)))
     if rows:
         scope.deltas[source.name] = Delta(quote(f"_ps_d_{source.name}"), True, rows)
@@ -291,11 +291,41 @@ def _move_keys(scope: EpochScope, block: SourceBlock, columns: Sequence[str], in
         if not _once_each(scope, source):
             scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
             one = quote(newest)
-        scope.temporary(found, keyed.stored_sql(source, relation, columns, one, stored))
+        if (key := _one_key(scope, source)) is not None:
+            # A text that comes once is not to be remembered.
+            sql = keyed.stored_row_sql(source, relation, columns, key, stored)
+            scope.statements.give(found, ArrowResult(scope.connection, sql).table())
+        else:
+            scope.temporary(found, keyed.stored_sql(source, relation, columns, one, stored))
         return scope.temporary(moved, keyed.moved_sql(source, relation, columns, one, quote(found)))
     scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
     looked_up = f"({keyed.stored_sql(source, relation, columns, quote(newest), stored)})"
     return scope.temporary(moved, keyed.moved_sql(source, relation, columns, quote(newest), looked_up))
+
+
+def _one_key(scope: EpochScope, source: SourceDecl) -> dict[str, str] | None:
+    """The key's values in SQL, where there is one record and they are integers or texts."""
+    rows = scope.statements.held(judged_name(source.name))
+    if rows is None or len(rows) != 1:
+        return None
+    values = {name: rows.column(name)[0].as_py() for name in source.key}
+    if not all(type(value) in (int, str) for value in values.values()):
+        return None
+    return {name: literal(value) if isinstance(value, str) else str(value) for name, value in values.items()}
+
+
+# So many row ids are better named than joined.
+_FEW_ROWS = 16
+
+
+def _forget_rows(scope: EpochScope, stored: str, moved: str) -> None:
+    """Delete the stored rows of the keys that move."""
+    rows = scope.statements.held(moved)
+    found = rows.column("_ps_row").drop_null() if rows is not None else None
+    if found is None or len(found) > _FEW_ROWS:
+        scope.statements.write(keyed.delete_sql(stored, quote(moved)))
+    elif len(found):
+        scope.connection.execute(keyed.delete_sql(stored, quote(moved), found.to_pylist())).fetchall()
 
 
 def _once_each(scope: EpochScope, source: SourceDecl) -> bool:

@@ -55,11 +55,14 @@ class Switch:
         self.units: Mapping[str, Unit] = units(plan)
         self._connection = connection
         self._kinds: dict[tuple[str, int], _Kind] = {}
+        self._sizes: list[tuple[str, int]] = []
+        self._epochs = 0
 
     def choose(self, epoch: EpochInput) -> Mapping[str, Unit]:
         """The units that this epoch computes again."""
         if not self.units or epoch.epoch == 0 or epoch.flush:
             return {}
+        self._epochs += 1
         return {name: unit for name, unit in self.units.items() if self._prefers(unit, _records(epoch, unit))}
 
     def learn(self, epoch: EpochInput, again: Mapping[str, Unit], spent: Mapping[str, float]) -> None:
@@ -83,17 +86,19 @@ class Switch:
         if kind is None or changes is None or not records:
             return False
         if not kind.again.times:
-            return changes > LEAST_S + LEAST_ROW_S * self._stored(unit)
+            return changes > LEAST_S and changes > LEAST_S + LEAST_ROW_S * self._stored(unit)
         again = kind.again.shortest
         # The first tries plan their statements too.
         return changes > (GAIN * again if again is not None else min(kind.again.times) / 2)
 
     def _stored(self, unit: Unit) -> int:
-        """How many rows are read to compute the unit again, as DuckDB estimates."""
-        sizes = self._connection.execute(
-            "SELECT table_name, estimated_size FROM duckdb_tables() WHERE schema_name = '_ps'"
-        ).fetchall()
-        return sum(size for name, size in sizes if name[2:] in unit.reads)
+        """How many rows are read to compute the unit again, as DuckDB estimates; looked up now and then."""
+        if self._epochs >= RETRY or not self._sizes:
+            self._epochs = 0
+            self._sizes = self._connection.execute(
+                "SELECT table_name, estimated_size FROM duckdb_tables() WHERE schema_name = '_ps'"
+            ).fetchall()
+        return sum(size for name, size in self._sizes if name[2:] in unit.reads)
 
 
 def _records(epoch: EpochInput, unit: Unit) -> int:

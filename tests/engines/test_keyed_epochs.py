@@ -1,0 +1,68 @@
+"""Keyed tables in epochs of one record, of a few and of many: the stored rows are those of a dictionary."""
+
+from __future__ import annotations
+
+from datetime import date
+from random import Random
+from typing import Any
+
+import pytest
+
+import penstock as ps
+from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
+from penstock.runtime.session import Session
+
+KEYS: dict[str, list[object]] = {
+    "VARCHAR": ["", "it's", 'a "b"', "é", "x; --", "NULL", "1"],
+    "BIGINT": [0, -1, 7, 2**62, -(2**63), 10, 11],
+    "DATE": [date(2026, 1, day) for day in range(1, 8)],
+    "DOUBLE": [0.0, -0.5, 1e-300, 1.5, 2.5, 3.5, 1e300],
+    "UTINYINT": [0, 1, 2, 3, 4, 5, 255],
+}
+TABLE = """
+CREATE TABLE t (k {kind}, n INTEGER, v BIGINT, unread VARCHAR, PRIMARY KEY (k, n)) {options};
+CREATE VIEW v AS SELECT k, n, v FROM t;
+"""
+
+
+@pytest.mark.parametrize("small_epoch", [0, 10_000])
+@pytest.mark.parametrize("kind", list(KEYS))
+def test_the_stored_rows_are_those_of_a_dictionary(kind: str, small_epoch: int) -> None:
+    graph = ps.Pipeline.from_sql(TABLE.format(kind=kind, options=""), name="p").graph()
+    random, model = Random(7), dict[tuple[object, int], tuple[int, str]]()
+    told: dict[tuple[object, int], int] = {}
+    state = DuckState(compile_for_duckdb(graph, in_memory=True), None, collect=True, small_epoch=small_epoch)
+    with Session(graph, state, None) as session:
+        for records in (1, 1, 30, 1, 3, 0, 60, 1, 1, 2, 40, 1, 1, 1):
+            for _ in range(records):
+                key = (random.choice(KEYS[kind]), random.randrange(3))
+                named: dict[str, Any] = {"k": key[0], "n": key[1]}
+                if random.random() < 0.3:
+                    session.delete("t", [named])
+                    model.pop(key, None)
+                else:
+                    model[key] = (random.randrange(3), random.choice("ab"))
+                    session.insert("t", [named | {"v": model[key][0], "unread": model[key][1]}])
+            epoch = session.commit()
+            stored = {(r["k"], r["n"]): (r["v"], r["unread"]) for r in session.read("t").to_pylist()}
+            assert stored == model
+            for row in session.changes("v", epoch).to_pylist():
+                if row["_op"] in ("-U", "-D"):
+                    assert told.pop((row["k"], row["n"])) == row["v"]
+                else:
+                    told[row["k"], row["n"]] = row["v"]
+            assert told == {key: value for key, (value, _) in model.items()}
+
+
+def test_an_older_record_alone_moves_nothing() -> None:
+    sql = TABLE.format(kind="VARCHAR", options="WITH (version = 'v')")
+    with ps.Pipeline.from_sql(sql, name="p").open() as session:
+        row: dict[str, object] = {"k": "it's", "n": 1, "v": 5, "unread": "new"}
+        session.insert("t", [row])
+        session.commit()
+        session.insert("t", [row | {"v": 4, "unread": "old"}])
+        assert session.changes("v", session.commit()).num_rows == 0
+        assert session.read("t").column("unread").to_pylist() == ["new"]
+        session.insert("t", [row | {"v": 6, "unread": "newer"}])
+        assert session.changes("v", session.commit()).column("_op").to_pylist() == ["-U", "+U"]
+        assert session.query("SELECT count(*) AS n FROM _ps.t_t").to_pylist() == [{"n": 1}]
