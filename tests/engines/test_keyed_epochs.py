@@ -66,3 +66,22 @@ def test_an_older_record_alone_moves_nothing() -> None:
         session.insert("t", [row | {"v": 6, "unread": "newer"}])
         assert session.changes("v", session.commit()).column("_op").to_pylist() == ["-U", "+U"]
         assert session.query("SELECT count(*) AS n FROM _ps.t_t").to_pylist() == [{"n": 1}]
+
+
+def test_one_record_of_types_that_arrow_changes() -> None:
+    sql = """
+    CREATE TABLE t (k BIGINT PRIMARY KEY, u UUID, h HUGEINT, p INTERVAL, e VARCHAR);
+    CREATE VIEW v AS SELECT k, u, h, p FROM t;
+    CREATE VIEW n AS SELECT u, h, count(*) AS n FROM t GROUP BY u, h;
+    """
+    with ps.Pipeline.from_sql(sql, name="p").open() as session:
+        row: dict[str, object] = {"k": 1, "u": "12345678-1234-1234-1234-123456789abc", "h": 10**37, "p": "P1DT1.5S"}
+        for change in ({}, {"h": -(10**37) - 1}, {"p": "PT2S"}, {"u": None}, {"e": "unread"}):
+            row |= change
+            session.insert("t", [row])
+            epoch = session.commit()
+            assert session.changes("v", epoch).num_rows == (1 if not change else 0 if "e" in change else 2)
+            (read,) = session.query("SELECT k, u::VARCHAR AS u, h::VARCHAR AS h, p::VARCHAR AS p FROM v").to_pylist()
+            (group,) = session.query("SELECT u::VARCHAR AS u, h::VARCHAR AS h, n FROM n").to_pylist()
+            assert (read["u"], read["h"]) == (group["u"], group["h"]) == (row["u"], str(row["h"]))
+            assert read["p"] == {"P1DT1.5S": "24:00:01.5", "PT2S": "00:00:02"}[str(row["p"])]

@@ -232,6 +232,11 @@ def carried(types: tuple[str, ...]) -> bool:
     return not any(_CHANGED.search(kind) and not _RESTORED.fullmatch(kind) for kind in types)
 
 
+def unchanged(types: tuple[str, ...]) -> bool:
+    """Whether Arrow has these types as DuckDB has them."""
+    return not any(_CHANGED.search(kind) for kind in types)
+
+
 def distinct(names: tuple[str, ...]) -> bool:
     """Whether no two columns have one name. (A table of DuckDB would give the second another one, Arrow does not.)"""
     return len({name.lower() for name in names}) == len(names)

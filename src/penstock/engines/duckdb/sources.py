@@ -17,13 +17,15 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
 from penstock.engines.duckdb.broken import Letter
-from penstock.engines.duckdb.connection import ArrowResult, first_row
+from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.duplicates import drop_duplicates
 from penstock.engines.duckdb.finder import find_records
 from penstock.engines.duckdb.ingest import Ingested, Judging, ingest, judged_name
+from penstock.engines.duckdb.prepared import unchanged
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.times import from_us
+from penstock.formats.arrow_result import ArrowResult
 from penstock.formats.decode import Decoder
 from penstock.pipeline import SourceDecl
 from penstock.plan import keyed
@@ -291,7 +293,8 @@ def _move_keys(scope: EpochScope, block: SourceBlock, columns: Sequence[str], in
         if not _once_each(scope, source):
             scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
             one = quote(newest)
-        if (key := _one_key(scope, source)) is not None:
+        key = _one_key(scope, source)
+        if key is not None and unchanged(tuple(f.type for f in relation.fields)):
             # A text that comes once is not to be remembered.
             sql = keyed.stored_row_sql(source, relation, columns, key, stored)
             scope.statements.give(found, ArrowResult(scope.connection, sql).table())
