@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.connectors.base import Url
 from penstock.connectors.log import LogSource, LogTopic, LogVersions, LogWriter
 from penstock.connectors.log_run import LARGE_FRAME_RECORDS
+from penstock.connectors.log_topic import read_synced
 from penstock.errors import ConnectorError
 from tests.connectors.conformance import BrokerConformance, drain
 from tests.examples import examples
@@ -85,6 +88,62 @@ def test_any_frames_and_any_reads_give_all_records(
     for start, _ in wanted:
         assert drain(source, 0, start) == ([row for row in wanted if row[0] >= start], offset)
     source.close()
+
+
+class Slow:
+    """In place of `files.sync`: waits until it may go on, and remembers what it synced."""
+
+    def __init__(self) -> None:
+        self.go, self.synced = threading.Event(), set[str]()
+        self.problem: OSError | None = None
+
+    def __call__(self, descriptor: int, path: Path) -> None:
+        os.fstat(descriptor)
+        assert self.go.wait(20)
+        if self.problem is not None:
+            raise self.problem
+        self.synced.add(path.parent.name)
+
+
+def test_a_source_that_settles_aside_does_not_wait_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, slow = LogTopic.create(tmp_path / "t", 2, segment_bytes=4_096), Slow()
+    with LogWriter(topic, "none") as writer:
+        for partition in (0, 1):
+            writer.append(partition, [b"a" * 5_000])
+            writer.append(partition, [b"b"])
+        monkeypatch.setattr("penstock.connectors.log_reader.files.sync", slow)
+        source = LogSource(topic)
+        source.settle_aside()
+        assert [drain(source, partition, 0)[1] for partition in (0, 1)] == [2, 2]
+        assert slow.synced == set()
+        slow.go.set()
+        source.settle()
+        assert slow.synced == {"p00000", "p00001"}
+        for partition in (0, 1):
+            known = read_synced(topic.folder(partition))
+            assert known is not None
+            assert known.offset == 2
+        slow.synced.clear()
+        assert drain(source, 0, 0)[1] == 2
+        source.settle()
+        assert slow.synced == set()
+        source.close()
+
+
+def test_a_sync_aside_that_fails_is_told_when_it_is_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, slow = LogTopic.create(tmp_path / "t"), Slow()
+    slow.go.set()
+    slow.problem = OSError("disk")
+    with LogWriter(topic, "none") as writer:
+        writer.append(0, [b"a"])
+        monkeypatch.setattr("penstock.connectors.log_reader.files.sync", slow)
+        source = LogSource(topic)
+        source.settle_aside()
+        assert drain(source, 0, 0)[1] == 1
+        with pytest.raises(OSError, match="disk"):
+            source.settle()
+        assert read_synced(topic.folder(0)) is None
+        source.close()
 
 
 def test_reading_below_the_earliest_offset_is_an_error(tmp_path: Path) -> None:

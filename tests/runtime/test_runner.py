@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.connectors.base import Guarantee, RowsRefused, Sink, SinkContext
+from penstock.connectors.log import LogTopic, LogWriter
 from penstock.connectors.memory import MemorySource, MemoryStore, MemoryTopic, MemoryVersions
 from penstock.engines.base import EpochResult
 from penstock.errors import DeclarationError, RunError, StateError
@@ -21,6 +23,7 @@ from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import Pipeline
 from penstock.runtime.runner import SWITCH_S, Runner, RunOptions, Until
 from penstock.settings import Target
+from penstock.storage import failpoints, files
 from penstock.url import Url
 
 CLICKS = """
@@ -275,3 +278,38 @@ def test_a_run_that_lasts_is_ready_before_it_says_so(
         runner.run()
     assert events == ["kernel"] * prepared + ["started", "stopped"]
     assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_no_epoch_is_committed_before_its_records_are_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = tmp_path / "steps"
+    steps.touch()
+    topic = LogTopic.create(tmp_path / "clicks", 2)
+    bench = Bench(tmp_path / "state")
+    real = files.sync
+
+    def slow(descriptor: int, path: Path) -> None:
+        if path.suffix == ".log":
+            # Long enough for a commit that does not wait for it.
+            deadline = time.monotonic() + 1.5
+            while time.monotonic() < deadline and "epoch.before_commit" not in steps.read_text():
+                time.sleep(0.01)
+            with steps.open("a") as file:
+                file.write("durable\n")
+        real(descriptor, path)
+
+    graph = bench.pipeline.graph()
+    target = Target("test", "duckdb", bench.folder, {"source:clicks": Url("log", str(topic.path))})
+    sinks = {s.name: bench.store.open for s in graph.sinks}
+    with LogWriter(topic, "none") as writer, Runner(graph, target, RunOptions(until=Until.DRAINED), sinks=sinks) as run:
+        run.run()
+        writer.append(0, [click(1, 1)])
+        writer.append(1, [click(2, 2)])
+        monkeypatch.setattr("penstock.connectors.log_reader.files.sync", slow)
+        monkeypatch.setenv(failpoints.LOG_VARIABLE, str(steps))
+        failpoints.reload()
+        run.run()
+    monkeypatch.undo()
+    failpoints.reload()
+    told = [line for line in steps.read_text().split() if line in ("durable", "epoch.before_commit")]
+    assert told[:3] == ["durable", "durable", "epoch.before_commit"]
+    assert run.snapshot.rows == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -99,6 +99,19 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A source that may read ahead of durability, so that whoever commits does not wait twice."""
+
+    def settle_aside(self) -> None:
+        """From now on `read` may give records that a power loss could still take: call `settle` before they count."""
+        ...
+
+    def settle(self) -> None:
+        """Return when all records that `read` has given are durable. Raises what went wrong."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import numpy as np
@@ -25,6 +26,9 @@ from penstock.errors import ConnectorError
 __all__ = ["LogSource", "LogTopic", "LogVersions", "LogWriter", "partition_for"]
 
 
+SETTLERS = 4
+
+
 class LogSource:
     """Reads a topic. Batches skip the marks of reference versions: a batch may have no rows and still move on."""
 
@@ -38,6 +42,8 @@ class LogSource:
         self._tails = [PartitionReader(topic, number) for number in range(topic.partitions)]
         folders = [topic.folder(number) for number in range(topic.partitions)]
         self._watch = FolderWatch(folders, ignored=frozenset({"synced", "lock"}))
+        self._settlers: ThreadPoolExecutor | None = None
+        self._unsettled: list[Future[None]] = []
         if start not in ("earliest", "latest"):
             _microseconds(start)
 
@@ -89,14 +95,29 @@ class LogSource:
             return None
         return collected.batch(partition)
 
+    def settle_aside(self) -> None:
+        # A thread each: what one partition takes, the others need not wait for.
+        pool = self._settlers = ThreadPoolExecutor(min(self._topic.partitions, SETTLERS), "penstock-settle")
+        for reader in self._readers:
+            reader.aside = lambda sync: self._unsettled.append(pool.submit(sync))
+
+    def settle(self) -> None:
+        while self._unsettled:
+            self._unsettled.pop().result()
+
     def wait(self, timeout_s: float) -> None:
         self._watch.wait(timeout_s)
+
+    def descriptor(self) -> int:
+        return self._watch.descriptor()
 
     def finish(self) -> None:
         """Nothing is held back: only whole frames are records."""
 
     def close(self) -> None:
         self._watch.close()
+        if self._settlers is not None:
+            self._settlers.shutdown()
         for reader in (*self._readers, *self._tails):
             reader.close()
 

@@ -1,8 +1,9 @@
 """Reading one partition of the embedded log, in Arrow arrays over the file's own pages.
 
-What the reader hands out is whole, checked and durable: a frame whose end is not there yet is waited for, a wrong
-checksum with more data behind it is damage and stops the reader, and what no writer has synced yet is synced first
-(else a power loss could take back records that a job has already counted).
+What the reader hands out is whole, checked and durable (or about to be, where whoever reads has said that it will wait
+for that: `PartitionReader.aside`): a frame whose end is not there yet is waited for, a wrong checksum with more data
+behind it is damage and stops the reader, and what no writer has synced yet is synced first (else a power loss could
+take back records that a job has already counted).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,29 @@ class Frame:
     body: pa.Buffer
 
 
+@dataclass(frozen=True)
+class Sync:
+    """Making one segment durable, at least up to `place`; runs once, in any thread. descriptor: its own."""
+
+    descriptor: int
+    path: Path
+    place: Position
+
+    def __call__(self) -> None:
+        try:
+            files.sync(self.descriptor, self.path)
+        finally:
+            os.close(self.descriptor)
+        with contextlib.suppress(PermissionError):  # a reader without write access only cannot tell the others
+            write_synced(self.path.parent, self.place)
+
+
 class PartitionReader:
-    """A cursor over one partition. Not thread-safe."""
+    """A cursor over one partition. Not thread-safe.
+
+    aside: takes what makes durable the records that are about to be handed out, to be run before they count (None: it
+    is run at once).
+    """
 
     def __init__(self, topic: LogTopic, partition: int) -> None:
         self.folder: Path = topic.folder(partition)
@@ -67,6 +89,7 @@ class PartitionReader:
         self._durable: tuple[int, int] = (-1, 0)
         self._block: tuple[bytes, int] = (b"", 0)
         self._end: Position | None = None
+        self.aside: Callable[[Sync], None] | None = None
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -158,7 +181,9 @@ class PartitionReader:
         """
         if self._segment is None or self._segment.base != place.base:
             self._open(Segment(segment_path(self.folder, place.base), place.base))
-        wanted = min(BLOCK_BYTES, _LEAST_RUN_BYTES + most_rows * _RUN_BYTES_PER_ROW)
+        # No more than is there: memory for a whole block would be had from the system, page by page.
+        there = os.fstat(self._descriptor).st_size - place.position
+        wanted = min(BLOCK_BYTES, _LEAST_RUN_BYTES + most_rows * _RUN_BYTES_PER_ROW, max(there, 0))
         run = run_of(os.pread(self._descriptor, wanted, place.position), place.offset, most_rows)
         if run.headers:
             last = run.headers[-1]
@@ -309,10 +334,12 @@ class PartitionReader:
             return
         assert self._segment is not None
         end = os.fstat(self._descriptor).st_size
-        files.sync(self._descriptor, self._segment.path)
+        sync = Sync(os.dup(self._descriptor), self._segment.path, place)
+        if self.aside is None:
+            sync()
+        else:
+            self.aside(sync)
         self._durable = (place.base, end)
-        with contextlib.suppress(PermissionError):  # a reader without write access only cannot tell the others
-            write_synced(self.folder, place)
 
     def _open(self, segment: Segment) -> Position:
         if self._segment != segment:

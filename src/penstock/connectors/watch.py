@@ -14,10 +14,43 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 _MODIFY, _MOVED_TO, _CREATE = 0x2, 0x80, 0x100
 _NOTICE = struct.Struct("iIII")
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.001, 0.05
+_SLICE_S = 0.005
+
+
+class Waiting(Protocol):
+    """What can be waited for."""
+
+    def wait(self, timeout_s: float) -> None: ...
+
+
+@runtime_checkable
+class Watched(Waiting, Protocol):
+    """What can be waited for together with others."""
+
+    def descriptor(self) -> int:
+        """Readable when something may have changed, until `wait` was called; -1 where there is none."""
+        ...
+
+
+def wait_for_any(waiting: Sequence[Waiting], timeout_s: float) -> None:
+    """Return when one of them may have news, at the latest after `timeout_s`; sooner where one has no descriptor."""
+    descriptors = [each.descriptor() for each in waiting if isinstance(each, Watched)]
+    if len(descriptors) < len(waiting) or min(descriptors, default=-1) < 0:
+        for each in waiting:
+            each.wait(_SLICE_S / len(waiting))
+        return
+    ready = select.poll()
+    for descriptor in descriptors:
+        ready.register(descriptor, select.POLLIN)
+    changed = {descriptor for descriptor, _ in ready.poll(math.ceil(timeout_s * 1_000))}
+    for each, descriptor in zip(waiting, descriptors, strict=True):
+        if descriptor in changed:
+            each.wait(0)
 
 
 class FolderWatch:
@@ -49,6 +82,9 @@ class FolderWatch:
             time.sleep(min(pause, left))
             pause = min(pause * 2, _LONGEST_POLL_S)
         self._seen = state
+
+    def descriptor(self) -> int:
+        return self._descriptor
 
     def close(self) -> None:
         if self._descriptor >= 0:

@@ -7,7 +7,7 @@ or none of them. It reads no clock and polls no source: all that is not determin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,12 +31,17 @@ class SourceInput:
     advance_us: int | None = None
 
 
+def _settled() -> None:
+    """Sources give durable records, unless they say otherwise."""
+
+
 @dataclass(frozen=True)
 class EpochInput:
     """All that an epoch depends on. idle: partitions outside of the watermark's minimum. flush: end of the stream.
 
     replay_to: how far the durable internal source `_replay` is read in this epoch (None: as far as it goes).
-    at_us: the wall clock, for the journal alone.
+    at_us: the wall clock, for the journal alone. settle: called before the commit; it returns when the records of the
+    epoch are durable where they came from.
     """
 
     epoch: int
@@ -45,6 +50,7 @@ class EpochInput:
     flush: bool = False
     replay_to: int | None = None
     at_us: int = 0
+    settle: Callable[[], None] = field(default=_settled, compare=False)
 
 
 @dataclass

@@ -12,10 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from penstock.connectors.base import Guarantee, Sink, SinkContext, Source, VersionSource
+from penstock.connectors.base import Guarantee, Settling, Sink, SinkContext, Source, VersionSource
 from penstock.connectors.registry import open_sink, open_source, open_versions, source_format
+from penstock.connectors.watch import wait_for_any
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.errors import DeclarationError, StateError, Unsupported
@@ -40,6 +42,7 @@ from penstock.settings import Target
 MAINTAIN_EVERY_S = 30.0
 MAINTAIN_UNDER_LOAD_EVERY_S = 300.0
 IDLE_STOP_S = 1.0
+WAIT_S = 0.05
 # How long the loop and the threads of sinks may keep each other waiting: an epoch takes milliseconds.
 SWITCH_S = 0.000_5
 
@@ -149,6 +152,8 @@ class Runner:
                 continue
             source = self._source(declared)
             self._closing.append(source.close)
+            if isinstance(source, Settling):
+                source.settle_aside()
             feed = Feed(declared, source)
             feed.start(self.progress)
             self.feeds.append(feed)
@@ -337,13 +342,19 @@ class Runner:
         return any(feed.declared.watermark is not None for feed in self.feeds)
 
     def _commit(self, given: EpochInput) -> EpochResult:
-        result = self.state.run(stamped(given))
+        result = self.state.run(replace(stamped(given), settle=self._settle))
         with part("mark"):
             self.mark.write(self.progress.state_id, result.epoch)
         with part("deliver"):
             self._deliver(result)
         self._observe(result)
         return result
+
+    def _settle(self) -> None:
+        """Wait for the records that were read: an epoch must not outlive what it counted."""
+        for feed in self.feeds:
+            if isinstance(feed.source, Settling):
+                feed.source.settle()
 
     def _deliver(self, result: EpochResult) -> None:
         for sink, changes in result.changes.items():
@@ -415,12 +426,11 @@ class Runner:
 
     def _wait(self) -> None:
         if not self.feeds:
-            time.sleep(0.05)
+            time.sleep(WAIT_S)
         elif len(self.feeds) == 1:
-            self.feeds[0].source.wait(0.05)
+            self.feeds[0].source.wait(WAIT_S)
         else:
-            for feed in self.feeds:
-                feed.source.wait(0.005 / len(self.feeds))
+            wait_for_any([feed.source for feed in self.feeds], WAIT_S)
 
     def _maintain(self, every_s: float) -> None:
         if time.monotonic() - self._maintained_at > every_s:

@@ -105,6 +105,7 @@ def _attempt(
             changes, views = run.changes(wanted, delivered)
         with part("commit"):
             run.journal()
+            given.settle()
             failpoints.hit(BEFORE_COMMIT)
             commit_started = time.perf_counter()
             connection.execute("COMMIT")
