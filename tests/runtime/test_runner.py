@@ -313,3 +313,17 @@ def test_no_epoch_is_committed_before_its_records_are_durable(tmp_path: Path, mo
     told = [line for line in steps.read_text().split() if line in ("durable", "epoch.before_commit")]
     assert told[:3] == ["durable", "durable", "epoch.before_commit"]
     assert run.snapshot.rows == 2
+
+
+def test_the_rate_is_that_of_the_last_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("penstock.runtime.runner.time.monotonic", lambda: now)
+    bench = Bench(tmp_path)
+    runner = bench.open(RunOptions(until=Until.DRAINED))
+    with runner:
+        for second in range(8):
+            now = 100.0 + second
+            bench.topic.append([click(second * 10 + n, 1) for n in range(10)])
+            runner._one_epoch(None)
+    assert runner.snapshot.rows == 80
+    assert runner.snapshot.rows_per_s == pytest.approx(50 / 4)

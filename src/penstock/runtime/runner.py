@@ -11,6 +11,7 @@ import gc
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,7 @@ MAINTAIN_EVERY_S = 30.0
 MAINTAIN_UNDER_LOAD_EVERY_S = 300.0
 IDLE_STOP_S = 1.0
 WAIT_S = 0.05
+RATE_OVER_S = 5.0
 # How long the loop and the threads of sinks may keep each other waiting: an epoch takes milliseconds.
 SWITCH_S = 0.000_5
 
@@ -86,7 +88,8 @@ class Runner:
         self.feeds: list[Feed] = []
         self.references: list[ReferenceFeed] = []
         self.deliveries: dict[str, Delivery] = {}
-        self._rates: list[tuple[float, int]] = []
+        self._rates: deque[tuple[float, int]] = deque()
+        self._recent_rows = 0
         self._maintained_at = time.monotonic()
         self._closing: list[Callable[[], None]] = []
         self.plan: Plan = plan or compile_for_duckdb(graph, in_memory=False)
@@ -443,9 +446,11 @@ class Runner:
         snapshot = self.snapshot
         snapshot.epoch = result.epoch
         snapshot.rows += result.rows_in
-        self._rates = [(t, n) for t, n in self._rates if now - t < 5.0] + [(now, result.rows_in)]
-        span = max(now - self._rates[0][0], 0.2)
-        snapshot.rows_per_s = sum(n for _, n in self._rates) / max(span, 1e-9)
+        self._rates.append((now, result.rows_in))
+        self._recent_rows += result.rows_in
+        while now - self._rates[0][0] >= RATE_OVER_S:
+            self._recent_rows -= self._rates.popleft()[1]
+        snapshot.rows_per_s = self._recent_rows / max(now - self._rates[0][0], 0.2)
         snapshot.lag = sum(feed.lag for feed in self.feeds)
         marks = [s.watermark_us for s in self.progress.sources.values() if s.watermark_us is not None]
         snapshot.watermark_us = min(marks, default=None)
