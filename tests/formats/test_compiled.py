@@ -96,6 +96,28 @@ def test_fields_may_come_in_any_order_and_change_it(order: tuple[int, ...]) -> N
     assert found.proven["n"].to_pylist() == [SOUND["n"]] * 4
 
 
+@pytest.mark.parametrize("width", range(1, 18))
+def test_blanks_may_stand_before_a_colon(width: int) -> None:
+    """Whatever the name's length; and a name that only begins like a field's is none of them, blanks or not."""
+    name = "n" * width
+    schema = Schema("S", (Column(name, "BIGINT"), Column(f"{name}m", "BIGINT", nullable=True)))
+    records = [
+        *(f'{{"{name}"{before}:{behind}7}}' for before in ("", " ", "  ") for behind in ("", " ")),
+        *(f'{{ "{name}m"{blank}: 1 , "{name}"{blank}:7 }}' for blank in ("", " ")),
+        *(f'{{"{name}{other}"{blank}:7}}' for other in ("x", "\u007f", "mm") for blank in ("", " ")),
+        *(f'{{"{name}{blank}7}}' for blank in ("", " ", ":", '"', '" ', '"  7:')),
+        *(f'{{"{name[:-1]}o"{blank}:7}}' for blank in ("", " ")),
+    ]
+    kernel = loader.load()
+    assert kernel is not None
+    judge = CompiledJudge(Judgement(schema, "stream", (), None, None))  # type: ignore[arg-type]
+    values = pa.chunked_array([[record.encode() for record in records]], pa.binary())
+    batch = RawBatch(0, values, pa.chunked_array([pa.array(range(len(records)), pa.int64())]), len(records))
+    found = judge.split(kernel, [batch], (name,), 1).proven
+    assert found["_ps_o"].to_pylist() == list(range(8))
+    assert found[name].to_pylist() == [7] * 8
+
+
 @pytest.mark.parametrize("field", ["small", "note", "paid", "price"])
 def test_nullable_fields_may_be_null_or_missing(field: str) -> None:
     plain = SOUND | {"note": "x"}

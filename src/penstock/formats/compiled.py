@@ -245,7 +245,8 @@ class _Spec:
     def __init__(
         self, kernel: Kernel, columns: Sequence[Column], required: Collection[str], wanted: Collection[str]
     ) -> None:
-        names = [f'"{column.name}"'.encode() for column in columns]
+        # with the colon that follows, nearly always at once
+        names = [f'"{column.name}":'.encode() for column in columns]
         name_words, name_masks, name_at = _words(names)
         name_length = np.array([len(name) for name in names], np.int32)
         self.longest = max(len(name) for name in names)

@@ -15,7 +15,7 @@ much as the check that it is for), by words of eight, and nothing checks an addr
   -1 and the others rows of `held`, whose texts lie there in full.
 - *Loads*: at the beginning of a step `at` is at most `end`. A name, a literal (5 bytes) and an integer (20) may end
   behind it; a comparison with `end` follows each and leaves the record doubtful. So loads lie before `end` or close
-  behind it: a name in whole words (7 bytes more than it has), an integer (20), a choice or address (16), a text (7).
+  behind it: a name with its colon in whole words (7 bytes more), an integer (20), a choice or address (16), a text (7).
 - *Stores*: a field is read once per record, so its texts are no longer than the records so far; a copy in whole words
   writes at most 7 bytes more, of a literal 8. `rows` grows by at most one per record.
 - *Indices* come from the contract or count records. A slot that may be -1 is asked first; tokens always have one.
@@ -109,11 +109,6 @@ def _is_digit(byte):
 
 
 @njit(inline="always")
-def _is_hexadecimal(byte):
-    return 48 <= byte <= 57 or 97 <= (byte | 32) <= 102
-
-
-@njit(inline="always")
 def _dots(word):
     """One bit for each byte that is a dot."""
     word ^= _DOTS
@@ -151,19 +146,16 @@ def _is_ipv4(at, end):
 @njit
 def _is_ipv6(at, end):
     groups, gap = 0, False
-    if end - at < 2:
+    if end - at < 2 or (_byte(at) == 58 and _byte(at + 1) != 58):
         return False
     if _byte(at) == 58:
-        if _byte(at + 1) != 58:
-            return False
-        gap = True
-        at += 2
+        gap, at = True, at + 2
         if at == end:
             return True
     while True:
         start = at
-        while at < end and at - start < 5 and _is_hexadecimal(_byte(at)):
-            at += 1
+        # how many bytes from here on are digits, at most eight
+        at = min(end, at + np.int64(trailing_zeros(_hexadecimal(_word(at)) ^ _HIGH) >> 3))
         if at < end and _byte(at) == 46:
             if not _is_ipv4(start, end):
                 return False
@@ -180,8 +172,7 @@ def _is_ipv6(at, end):
         if _byte(at) == 58:
             if gap:
                 return False
-            gap = True
-            at += 1
+            gap, at = True, at + 1
             if at == end:
                 break
     return groups <= 7 if gap else groups == 8
@@ -194,6 +185,25 @@ def _same(at, wanted, masks, first, last):
             return False
         at += 8
     return True
+
+
+@njit(inline="always")
+def _past_blanks(at, end):
+    while at < end and _byte(at) == 32:
+        at += 1
+    return at
+
+
+@njit
+def _field_at(at, words, masks, places):
+    """The field whose name begins here, perhaps with blanks between it and its colon; -1 for none."""
+    for field in range(len(places) - 1):
+        last = places[field + 1] - 1
+        differs = _word(at + 8 * (last - places[field])) ^ words[last]
+        # the last byte is the colon
+        if _same(at, words, masks, places[field], last) and differs & (masks[last] >> _U(8)) == _U(0):
+            return field
+    return -1
 
 
 @njit
@@ -249,11 +259,11 @@ def _part(at, left):
 
 
 @njit
-def _is_held(begins, lengths, values, kinds, key, places, slots, held):
+def _is_held(begins, lengths, values, kinds, keys, key, places, slots, held):
     """Whether a reference has a row with these values. slots, held: addresses."""
-    first, behind, width, last = key[0], key[1], key[2], key[4]
-    slots += 8 * key[3]
-    held += 8 * key[5]
+    first, behind, width, last = keys[key, 0], keys[key, 1], keys[key, 2], keys[key, 4]
+    slots += 8 * keys[key, 3]
+    held += 8 * keys[key, 5]
     hashed = _U(0)
     for place in range(first, behind):
         field = places[place, 0]
@@ -334,8 +344,7 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
     ASCII gave a doubt. columns, to be filled by slot: numbers (of a choice its place) and where they are given; the
     bytes of texts, their ends (the first is 0) and where they are given.
     """
-    name_words, name_masks, name_at, name_length = contract[:4]
-    kinds, rules, required, bounds = contract[4:8]
+    name_words, name_masks, name_at, name_length, kinds, rules, required, bounds = contract[:8]
     choice_first, choice_words, choice_masks, choice_length, number_slot, text_slot = contract[8:]
     keys, key_places, slots, held = references
     numbers, number_present, texts, text_ends, text_present = columns
@@ -362,37 +371,29 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
             text_present[slot, rows] = False
             text_ends[slot, rows + 1] = text_ends[slot, rows]
         while place < fields:
-            while at < end and _byte(at) == 32:
-                at += 1
-            field = expected[place]
-            if not _same(at, name_words, name_masks, name_at[field], name_at[field + 1]):
-                field = -1
-                for other in range(fields):
-                    if _same(at, name_words, name_masks, name_at[other], name_at[other + 1]):
-                        field = other
-                        break
+            field, at = expected[place], _past_blanks(at, end)
+            if _same(at, name_words, name_masks, name_at[field], name_at[field + 1]):
+                at += name_length[field]
+            else:
+                field = _field_at(at, name_words, name_masks, name_at)
                 if field < 0:
                     break
                 expected[place] = field
+                at = _past_blanks(at + name_length[field] - 1, end)
+                if at >= end or _byte(at) != 58:
+                    break
+                at += 1
             bit = _U(1) << _U(field)
             if seen & bit:
                 break
             seen |= bit
-            at += name_length[field]
-            while at < end and _byte(at) == 32:
-                at += 1
-            if at >= end or _byte(at) != 58:
-                break
-            at += 1
-            while at < end and _byte(at) == 32:
-                at += 1
+            at = _past_blanks(at, end)
             if at >= end:
                 break
             first, kind = _byte(at), kinds[field]
             if first == 34 and kind in (TEXT, TOKEN):
-                start = at + 1
-                at = start
-                rule = rules[field]
+                at += 1
+                start, rule = at, rules[field]
                 if rule == UUID:
                     if at + 36 >= end or _byte(at + 36) != 34 or not _is_uuid(at):
                         break
@@ -434,8 +435,7 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
                     text_present[slot, rows] = True
             elif kind == INTEGER and (first == 45 or _is_digit(first)):
                 negative = first == 45
-                if negative:
-                    at += 1
+                at += negative
                 start, value = at, _U(0)
                 while at - start < 16 and _digits(_word(at)):
                     value = value * _U(100000000) + _number(_word(at))
@@ -482,8 +482,7 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
                 else:
                     break
             place += 1
-            while at < end and _byte(at) == 32:
-                at += 1
+            at = _past_blanks(at, end)
             if at >= end:
                 break
             if _byte(at) == 44:
@@ -493,7 +492,7 @@ def prove(data, ends, ascii_only, contract, references, proven, foreign, columns
             break
         proven[record] = good
         for key in range(len(keys) if good else 0):
-            if not _is_held(begins, lengths, values, kinds, keys[key], key_places, slots_from, held_from):
+            if not _is_held(begins, lengths, values, kinds, keys, key, key_places, slots_from, held_from):
                 proven[record] = -1 - key
                 break
         rows += proven[record] == 1
