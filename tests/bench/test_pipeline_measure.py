@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.bench.latency import LatencyHistogram
 from penstock.bench.pipeline.load import LoadSpec, Sent
 from penstock.bench.pipeline.measure import (
+    BACKLOG_STEP_NS,
     EpochRead,
     Timeline,
     backlog,
@@ -52,6 +55,47 @@ def test_latency_is_from_the_due_time_at_an_offset_to_its_epochs_delivery_whoeve
 def test_offsets_that_no_producer_sent_are_not_measured() -> None:
     due = due_by_offset([sent((0, 3, [5 * MS]))])
     assert timeline(due, [EpochRead({0: (0, 4)}, 6 * MS)]).latency_us.tolist() == [1_000]
+
+
+SENDS = st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 50), min_size=1, max_size=4)), max_size=12)
+
+
+def slowly(due: dict[tuple[int, int], int], epochs: list[EpochRead]) -> list[tuple[int, int]]:
+    """The slow reference: each record's due time and delivery, looked up one by one."""
+    found = []
+    for epoch in epochs:
+        for partition, (start, end) in epoch.ranges.items():
+            for offset in range(start, end):
+                if (partition, offset) in due:
+                    found.append((due[partition, offset], epoch.done_ns))
+    return sorted(found)
+
+
+@given(SENDS, st.lists(st.integers(1, 5), max_size=8), st.integers(0, 2), st.integers(0, 40))
+def test_latencies_and_backlog_are_those_of_every_record_looked_up_by_itself(
+    sends: list[tuple[int, list[int]]], cuts: list[int], unsent: int, since: int
+) -> None:
+    ends, due, told = dict.fromkeys(range(3), unsent), {}, []
+    for partition, times in sends:
+        told.append((partition, ends[partition], times))
+        due |= {(partition, ends[partition] + n): time for n, time in enumerate(times)}
+        ends[partition] += len(times)
+    # Two producers, whose sends interleave; epochs of a few offsets each.
+    producers = [sent(*told[::2]), sent(*told[1::2])]
+    position, epochs = dict.fromkeys(range(3), 0), []
+    for number, cut in enumerate(cuts):
+        ranges = {p: (position[p], min(ends[p], position[p] + cut)) for p in range(3)}
+        position = {p: end for p, (_, end) in ranges.items()}
+        epochs.append(EpochRead(ranges, 60 + 10 * number))
+    expected = slowly(due, epochs)
+    found = timeline(due_by_offset(producers), epochs)
+    assert sorted(zip(found.due_ns.tolist(), found.done_ns.tolist(), strict=True)) == expected
+    later = found.since(since)
+    assert sorted(later.due_ns.tolist()) == [d for d, _ in expected if d >= since]
+    seconds = Timeline(found.due_ns * BACKLOG_STEP_NS, found.done_ns * BACKLOG_STEP_NS)
+    waiting = backlog(seconds, 0, 150 * BACKLOG_STEP_NS)
+    assert waiting.tolist() == [sum(d <= n for d, _ in expected) - sum(e <= n for _, e in expected) for n in range(151)]
+    assert histogram(later).count == sum(d >= since for d, _ in expected)
 
 
 def steady(rate: int, seconds: float, delay_s: float, slower: float = 1.0) -> Timeline:

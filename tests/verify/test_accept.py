@@ -88,8 +88,7 @@ def judged(
     own = connection or duckdb.connect()
     event_time = f'"{declared.event_time}"' if declared.event_time else None
     checks = [(c.name, c.sql) for c in declared.schema.checks]
-    known = sorted({p for r in ranges for p in r})
-    found = accept(own, declared, examined, event_time=event_time, checks=checks, partitions=known)
+    found = accept(own, declared, examined, event_time=event_time, checks=checks, journal=journal)
     return found, sorted(own.execute("SELECT k, v FROM s").fetchall(), key=repr), examined
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import duckdb
-import pytest
 
 import penstock as ps
 from penstock.graph import SourceDecl
-from penstock.verify.history import ALWAYS, keep_history, watermarks_by_epoch
-from penstock.verify.records import Journaled
+from penstock.verify.history import ALWAYS, keep_history
 
 START = datetime(2026, 1, 1)
 
@@ -76,18 +74,7 @@ def test_r1_copies_of_a_row_come_and_go() -> None:
 def test_r4_a_row_goes_with_the_epoch_that_moves_the_watermark_past_it() -> None:
     connection = typed([(0, 0, 0, 1, "+I", 0), (1, 0, 1, 1, "+I", 30), (2, 0, 2, 1, "+I", 100), (3, 0, 3, 1, "+I", 1)])
     declared = source("stream", event_time="at", watermark="5 seconds", retention="60 seconds")
-    journal = [Journaled(n, 0, {"s": {0: (n, n + 1)}}, {}) for n in range(4)]
-    marks = watermarks_by_epoch(connection, declared, "t", journal)
-    assert marks == {n: START + timedelta(seconds=s) for n, s in enumerate((-5, 25, 95, 95))}
+    marks = {n: START + timedelta(seconds=s) for n, s in enumerate((-5, 25, 95, 95))}
     keep_history(connection, declared, "t", marks)
     # 95 - 60 = 35: both go with epoch 2; the last one was too old when it came.
     assert spans(connection) == {0: (0, 2), 1: (1, 2), 2: (2, None), 3: (3, 3)}
-
-
-@pytest.mark.parametrize(("known", "expected"), [((0,), 15), ((0, 1), None)])
-def test_t1_a_partition_without_rows_holds_the_watermark_back(known: tuple[int, ...], expected: int | None) -> None:
-    connection = typed([(0, 0, 0, 1, "+I", 20)])
-    declared = source("stream", event_time="at", watermark="5 seconds", state="unbounded")
-    journal = [Journaled(0, 0, {"s": {p: (0, 1 - p) for p in known}}, {})]
-    found = watermarks_by_epoch(connection, declared, "t", journal)
-    assert found == {0: START + timedelta(seconds=expected) if expected is not None else None}

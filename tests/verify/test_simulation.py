@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -16,16 +16,26 @@ from tests.clicks import CONTRACTS, PER_CITY, PER_MINUTE, penstock
 from penstock.connectors.file_sink import AppendSink
 from penstock.connectors.log import LogSource, LogTopic, LogWriter
 from penstock.connectors.log_topic import BEFORE_DROP
-from penstock.engines.duckdb import outbox
+from penstock.engines.base import SourceInput, SourceProgress
+from penstock.engines.duckdb import epoch, outbox
 from penstock.engines.duckdb.engine import DuckState
 from penstock.engines.duckdb.scope import EpochScope
 from penstock.errors import VerificationError
 from penstock.runtime.delivery import Delivery
+from penstock.runtime.feed import ReferenceFeed
 from penstock.storage import failpoints, unsynced
 from penstock.verify.simulation.outputs import LEAST_RETENTION_BYTES, SEGMENT_BYTES, Follower, sink_url
 from penstock.verify.simulation.parts import Clock, OrderedDelivery, Ticks
 from penstock.verify.simulation.run import Course
-from penstock.verify.simulation.schedule import TORN_COMMIT, Crash, Scene, SinkKind, calm, draw_schedule
+from penstock.verify.simulation.schedule import (
+    TORN_COMMIT,
+    Crash,
+    Scene,
+    Schedule,
+    SinkKind,
+    calm,
+    draw_schedule,
+)
 from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
 from penstock.verify.simulation.world import World
 
@@ -72,6 +82,10 @@ def test_schedules_follow_from_their_seed_alone() -> None:
         assert {f.point for start in schedule.starts for f in start.faults if isinstance(f, Crash)} <= known
         assert schedule.starts[-1].upto == 1.0
     assert calm(1, scene, 0, {}).starts[0].faults == ()
+    starts = [start for seed in range(50) for start in draw_schedule(seed, scene).starts]
+    assert {start.idle for start in starts} == {False, True}
+    assert {start.references for start in starts} == {"last", "shuffled", "earlier"}
+    assert {start.references for start in starts if start.upto == 1.0} == {"last"}
 
 
 def test_an_ordered_delivery_has_all_that_the_loop_asks_a_delivery_for() -> None:
@@ -170,6 +184,97 @@ def test_a_fault_in_the_engine_is_found_and_its_seed_replays_to_the_same_step(
     assert again.steps == found.steps
     assert again.difference == found.difference
     assert again.difference is not None
+
+
+PAGES = """
+from datetime import datetime
+import penstock as ps
+
+class Click(ps.Contract):
+    page: str
+    at: datetime
+
+class Page(ps.Contract):
+    page: str
+    title: str | None = None
+
+pipeline = ps.Pipeline("clicks")
+pipeline.stream("clicks", Click, event_time="at", watermark="5 seconds", state="unbounded")
+pipeline.reference("pages", Page, key="page")
+pipeline.view(
+    "per_title", "SELECT title, count(*) AS n FROM clicks JOIN pages USING (page) GROUP BY title", state="unbounded"
+)
+pipeline.view(
+    "per_minute", "SELECT time_bucket(INTERVAL '1 minute', at) AS minute, count(*) AS n FROM clicks GROUP BY ALL"
+)
+"""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> SimulatedSpec:
+    file = tmp_path_factory.mktemp("pages") / "pages.py"
+    file.write_text(PAGES)
+    return SimulatedSpec(str(file), {})
+
+
+def in_three_starts(**options: object) -> Schedule:
+    """Two partitions, a third of the input each time; event times a quarter of a minute apart. options: of the first
+    two starts."""
+    views: tuple[str, ...] = ("per_title", "per_minute")
+    sinks: dict[str, SinkKind] = dict.fromkeys(views, "file")
+    whole = replace(calm(3, Scene(1, views, ("clicks",), {}, 150), 0, sinks), event_step_us=15_000_000)
+    (last,) = whole.starts
+    starts = tuple(replace(last, upto=upto, **options) for upto in (0.3, 0.6))  # type: ignore[arg-type]
+    return replace(whole, starts=(*starts, last))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"idle": True}, {"references": "earlier"}, {"references": "shuffled"}], ids=str)
+def test_idle_partitions_and_other_versions_of_references_change_no_answer(
+    pages: SimulatedSpec, options: dict[str, object]
+) -> None:
+    with Rig(pages.load()) as rig:
+        rig.rehearse()
+        course = rig.perform(in_three_starts(**options))
+    assert not course.failed, told(course.schedule, course)
+    assert set(course.compared) == {"per_title", "per_minute"}
+
+
+def wake_without_a_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that wakes has its own watermark again, so that its rows meet closed windows."""
+
+    def forgetful(source: object, idle: tuple[int, ...], progress: SourceProgress) -> None:
+        progress.idle = idle
+
+    monkeypatch.setattr(epoch, "take_idle", forgetful)
+
+
+def keep_the_first_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference's later versions are taken for its first one."""
+    whole, first = ReferenceFeed.poll, {}
+
+    def stale(feed: ReferenceFeed, *, now: bool = False) -> SourceInput | None:
+        given = whole(feed, now=now)
+        return given and replace(given, batches=first.setdefault(feed.declared.name, given.batches))
+
+    monkeypatch.setattr(ReferenceFeed, "poll", stale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("seeded", "options"), [(wake_without_a_floor, {"idle": True}), (keep_the_first_version, {"references": "earlier"})]
+)
+def test_what_goes_wrong_with_them_is_found(
+    seeded: Callable[[pytest.MonkeyPatch], None],
+    options: dict[str, object],
+    pages: SimulatedSpec,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Rig(pages.load()) as rig:
+        rig.rehearse()
+        seeded(monkeypatch)
+        course = rig.perform(in_three_starts(**options))
+    assert course.difference is not None
 
 
 def test_unsynced_writes_are_lost_whole_or_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ import duckdb
 import pyarrow as pa
 
 from penstock.graph import SourceDecl
-from penstock.verify.history import keep_history, quote, watermarks_by_epoch
+from penstock.verify.history import keep_history, quote
 from penstock.verify.records import Examined, Journaled, sql_columns
+from penstock.verify.watermarks import watermarks
 
 Place = tuple[int, int]
 Rule = str
@@ -26,7 +27,7 @@ Rule = str
 class Accepted:
     """What became of a source's records. dead: place -> rule; watermarks: place -> the watermark before the row.
 
-    after: epoch -> the watermark after it, where a history was wanted.
+    after: epoch -> the watermark after it.
     """
 
     dead: dict[Place, Rule] = field(default_factory=dict)
@@ -43,23 +44,22 @@ def accept(
     *,
     event_time: str | None,
     checks: Sequence[tuple[str, str]],
-    partitions: Sequence[int],
-    journal: Sequence[Journaled] | None = None,
+    journal: Sequence[Journaled],
+    history: bool = False,
 ) -> Accepted:
     """Judge a source's records; leaves the table `source.name` with what it holds, and `_s_NAME` with places.
 
-    partitions: all that the job knows, for a partition without rows holds the watermark back. journal: where the
-    source's history is wanted too.
+    journal: which partitions there are, for one without rows holds the watermark back, and which of them were idle.
+    history: whether the source's history is wanted too.
     """
     result = Accepted({(d.position.partition, d.position.offset): d.rule for d in examined.dead})
     typed = quote(f"_t_{source.name}")
     _type_rows(connection, source, examined, event_time, typed)
     _ask_sql(connection, source, checks, event_time, typed, result)
     _ask_references(connection, source, typed, result)
-    _watermarks(connection, source, typed, partitions, result)
+    _watermarks(connection, source, typed, journal, result)
     _duplicates(connection, source, typed, result)
-    if journal is not None:
-        result.after = watermarks_by_epoch(connection, source, typed, journal)
+    if history:
         keep_history(connection, source, typed, result.after)
     kept = _keyed(connection, source, typed) if source.kind == "table" and source.key else None
     if source.kind == "table" and not source.key:
@@ -126,20 +126,18 @@ def _condemn(connection: duckdb.DuckDBPyConnection, typed: str, condition: str, 
 
 
 def _watermarks(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, typed: str, partitions: Sequence[int], result: Accepted
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceDecl,
+    typed: str,
+    journal: Sequence[Journaled],
+    result: Accepted,
 ) -> None:
-    """W(p, o): the largest event time before o in p, less the delay (semantics T1)."""
     if source.kind != "stream" or source.watermark is None:
         return
-    largest: dict[int, datetime] = {}
-    for partition, offset, at in connection.execute(
-        f"SELECT _ps_p, _ps_o, _ps_at FROM {typed} ORDER BY _ps_p, _ps_o"
-    ).fetchall():
-        before = largest.get(partition)
-        result.watermarks[partition, offset] = before - source.watermark if before is not None else None
-        largest[partition] = at if before is None else max(before, at)
-    if partitions and all(p in largest for p in partitions):
-        result.final_watermark = min(largest[p] for p in partitions) - source.watermark
+    rows = connection.execute(f"SELECT _ps_e, _ps_p, _ps_o, _ps_at FROM {typed} ORDER BY _ps_p, _ps_o").fetchall()
+    found = watermarks(source.name, source.watermark, rows, journal)
+    result.watermarks, result.after = found.before, found.after
+    result.final_watermark = found.after[journal[-1].epoch] if journal else None
 
 
 def _duplicates(connection: duckdb.DuckDBPyConnection, source: SourceDecl, typed: str, result: Accepted) -> None:

@@ -1,18 +1,17 @@
 """When each row of a source was there: from which epoch, until which one (for views that epochs decide).
 
-The rules are those of `accept`, applied epoch by epoch: R1 for tables, R4 for retention, T1 for watermarks.
+The rules are those of `accept`, applied epoch by epoch: R1 for tables, R4 for retention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import duckdb
 import pyarrow as pa
 
 from penstock.graph import SourceDecl
-from penstock.verify.records import Journaled
 
 ALWAYS = (1 << 62) - 1
 Place = tuple[int, int]
@@ -30,30 +29,6 @@ def late_name(view: str, stream: str) -> str:
 
 def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def watermarks_by_epoch(
-    connection: duckdb.DuckDBPyConnection, source: SourceDecl, typed: str, journal: Sequence[Journaled]
-) -> Mapping[int, datetime | None]:
-    """The watermark after each epoch: the least of its partitions, None before each of them has a row."""
-    if source.kind != "stream" or source.watermark is None:
-        return {}
-    rows = connection.execute(f"SELECT _ps_e, _ps_p, max(_ps_at) FROM {typed} GROUP BY ALL").fetchall()
-    came = {(epoch, partition): at for epoch, partition, at in rows}
-    largest: dict[int, datetime | None] = {}
-    found: dict[int, datetime | None] = {}
-    watermark: datetime | None = None
-    for entry in journal:
-        for partition in entry.ranges.get(source.name, {}):
-            at = came.get((entry.epoch, partition))
-            before = largest.setdefault(partition, None)
-            largest[partition] = max(x for x in (at, before) if x is not None) if at or before else None
-        known = [at for at in largest.values() if at is not None]
-        if known and len(known) == len(largest):
-            lowest = min(known) - source.watermark
-            watermark = lowest if watermark is None else max(watermark, lowest)
-        found[entry.epoch] = watermark
-    return found
 
 
 def keep_history(

@@ -84,7 +84,8 @@ def read_journal(path: Path) -> list[Journaled]:
             name: {int(p): (int(r[0]), int(r[1])) for p, r in s["ranges"].items()} for name, s in raw["sources"].items()
         }
         versions = {name: s["version"] for name, s in raw["sources"].items() if s["version"] is not None}
-        found.append(Journaled(int(raw["epoch"]), int(raw["at_us"]), ranges, versions, bool(raw["flush"])))
+        idle = {name: frozenset(map(int, s["idle"])) for name, s in raw["sources"].items()}
+        found.append(Journaled(int(raw["epoch"]), int(raw["at_us"]), ranges, versions, bool(raw["flush"]), idle))
     return found
 
 
@@ -114,17 +115,17 @@ def _read(
             examined = examine_source(source.name, reader, schema, decoder, journal)
         finally:
             reader.close()
-    partitions = sorted({p for entry in journal for p in entry.ranges.get(source.name, {})})
     result = accept(
         connection,
         source,
         examined,
         event_time=told.event_time,
         checks=told.checks,
-        partitions=partitions,
-        journal=journal if history else None,
+        journal=journal,
+        history=history,
     )
-    _write_ledgers(connection, source.name, examined, result)
+    versions = {entry.versions[source.name] for entry in journal if source.name in entry.versions}
+    _write_ledgers(connection, source.name, examined, result, len(versions))
     return result
 
 
@@ -159,10 +160,14 @@ def _make_ledgers(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(f"CREATE TABLE {ANSWER}.counts (source VARCHAR, what VARCHAR, n BIGINT)")
 
 
-def _write_ledgers(connection: duckdb.DuckDBPyConnection, source: str, examined: Examined, accepted: Accepted) -> None:
+def _write_ledgers(
+    connection: duckdb.DuckDBPyConnection, source: str, examined: Examined, accepted: Accepted, versions: int
+) -> None:
+    """What became of the records. versions: of a reference; of several the last one alone can be read and counted."""
     dead = [(source, p, o, rule) for (p, o), rule in accepted.dead.items()]
     _insert(connection, "dead", dead, ("source", "p", "o", "rule"))
-    rows = [(source, what, n) for what, n in counts(examined, accepted).items()]
+    told = {"versions": versions} if versions > 1 else counts(examined, accepted)
+    rows = [(source, what, n) for what, n in told.items()]
     _insert(connection, "counts", rows, ("source", "what", "n"))
 
 

@@ -7,7 +7,7 @@ only SQL can say (row checks, event time) is asked later, of all records at once
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -39,7 +39,7 @@ Range = tuple[int, int]
 class Journaled:
     """One epoch of the journal: what it read of each source, and the clock that stamped what had no append time.
 
-    flush: it ended the streams, so that open windows are shown.
+    flush: it ended the streams, so that open windows are shown. idle: per source the partitions that were silent.
     """
 
     epoch: int
@@ -47,6 +47,7 @@ class Journaled:
     ranges: Mapping[str, Mapping[int, Range]]
     versions: Mapping[str, str]
     flush: bool = False
+    idle: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

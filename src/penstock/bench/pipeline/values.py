@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +108,7 @@ def _scalar_draw(column: Column, rng: np.random.Generator) -> Draw:
         case "BLOB":
             return pool_draw(_bytes_pool(column, rng))
         case "VARCHAR":
-            return _uuids if _patterns(column) == [UUID] else pool_draw(_text_pool(column, rng, POOL))
+            return _uuids if _patterns(column) == [UUID] else pool_draw(_text_pool(column, POOL))
     return number_draw(column)
 
 
@@ -142,12 +143,18 @@ def _choices(column: Column) -> pa.Array | None:
     return pa.array(kept)
 
 
-def _text_pool(column: Column, rng: np.random.Generator, count: int) -> pa.Array:
+@lru_cache(maxsize=64)
+def _matching_pool(pattern: str, count: int, shortest: int, longest: int) -> pa.Array:
+    """Texts that follow from the pattern alone, for they take a while: a seed decides which of them comes when."""
+    rng = np.random.default_rng(list(pattern.encode()))
+    return pa.array(matching(pattern, rng, count, shortest=shortest, longest=longest))
+
+
+def _text_pool(column: Column, count: int) -> pa.Array:
     shortest, longest = _lengths(column, LONGEST_TEXT)
     patterns = _patterns(column)
     if patterns:
-        texts = matching(patterns[0], rng, count, shortest=shortest, longest=longest)
-        pool = pa.array(texts)
+        pool = _matching_pool(patterns[0], count, shortest, longest)
         for pattern in patterns[1:]:
             pool = pool.filter(pc.match_substring_regex(pool, pattern))
         if not len(pool):

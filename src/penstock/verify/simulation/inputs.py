@@ -31,6 +31,7 @@ from penstock.url import Url
 from penstock.verify.fixtures import Fixture
 from penstock.verify.job import with_sink_per_view
 from penstock.verify.simulation.parts import Clock
+from penstock.verify.simulation.schedule import ReferenceVersion
 from penstock.verify.spec import ViewSpec
 from penstock.verify.views import view_specs
 
@@ -56,6 +57,12 @@ class Case:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sink.name for sink in self.graph.sinks)
+
+    def bears_earlier(self, reference: str) -> bool:
+        """Whether a batch over the last version of a reference is right though others were in force before: not where
+        records were judged by them, or rows were told for good."""
+        judging = {key.reference for source in self.graph.sources for key in source.schema.foreign_keys}
+        return reference not in judging and all(view.kind == "batch" for view in self.views if not view.skipped)
 
 
 def fixture_cases(pipeline: Pipeline, fixtures: Sequence[Fixture], values: Mapping[str, str]) -> list[Case]:
@@ -149,11 +156,32 @@ def write_inputs(
             continue
         parts = delivered[source.name]
         # A file has no append times: when its records are first read decides what is in the future.
-        if source.kind == "reference" or (len(parts) == 1 and draw.random() < 0.5):
+        if source.kind == "reference":
+            urls[source.name] = Url("file", str(_reference_file(folder, source.name)))
+        elif len(parts) == 1 and draw.random() < 0.5:
             urls[source.name] = _file(folder / f"{source.name}.jsonl", parts[0])
         else:
             urls[source.name] = _topic(folder / source.name, parts, clock, draw)
     return urls
+
+
+def write_references(
+    case: Case, delivered: Mapping[str, list[list[bytes]]], folder: Path, version: ReferenceVersion, draw: random.Random
+) -> None:
+    """Put this version of every reference where the job reads it."""
+    for source in case.graph.sources:
+        if source.kind != "reference":
+            continue
+        records = list(delivered[source.name][0])
+        if version != "last":
+            draw.shuffle(records)
+        if version == "earlier" and len(records) > 1 and case.bears_earlier(source.name):
+            records = records[: draw.randint(1, len(records) - 1)]
+        _file(_reference_file(folder, source.name), records)
+
+
+def _reference_file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.jsonl"
 
 
 def _delivered(

@@ -26,9 +26,10 @@ import duckdb
 
 from penstock.connectors.base import Sink, SinkContext, Source
 from penstock.connectors.registry import open_sink, open_source
-from penstock.engines.base import EpochInput, EpochResult
+from penstock.engines.base import EpochInput, EpochResult, SourceInput
 from penstock.errors import Error, RunError
 from penstock.runtime.delivery import Delivery
+from penstock.runtime.feed import Feed
 from penstock.runtime.runner import Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.storage import failpoints, unsynced
@@ -36,7 +37,14 @@ from penstock.url import Url
 from penstock.verify.fold import Difference, compare_view
 from penstock.verify.job import EndingSource, journal_file, write_report
 from penstock.verify.ledgers import compare_ledgers
-from penstock.verify.simulation.inputs import BASE_US, Case, deliver_records, generated_records, write_inputs
+from penstock.verify.simulation.inputs import (
+    BASE_US,
+    Case,
+    deliver_records,
+    generated_records,
+    write_inputs,
+    write_references,
+)
 from penstock.verify.simulation.outputs import Follower, change_records, sink_url
 from penstock.verify.simulation.parts import (
     Clock,
@@ -117,10 +125,23 @@ class _SimulatedRunner(Runner):
 
     clock: Clock
     held = 0
+    idle = False
 
     def delay_sinks(self) -> None:
         ordered = {name: OrderedDelivery(delivery, self.held) for name, delivery in self.deliveries.items()}
         self.deliveries = cast(dict[str, Delivery], ordered)
+
+    def _read(
+        self, upto: Mapping[str, Mapping[int, int]] | None
+    ) -> tuple[dict[str, SourceInput], dict[str, tuple[int, ...]], bool]:
+        """Silence is told by the schedule, not by a clock."""
+        sources, _, moved = super()._read(upto)
+        return sources, {feed.declared.name: self._silent(feed) for feed in self.feeds}, moved
+
+    def _silent(self, feed: Feed) -> tuple[int, ...]:
+        if not self.idle:
+            return ()
+        return tuple(p for p, offset in sorted(feed.next_offsets.items()) if feed.source.latest(p) <= offset)
 
     def _commit(self, given: EpochInput) -> EpochResult:
         return super()._commit(replace(given, at_us=self.clock.now_us()))
@@ -153,12 +174,14 @@ class _Simulation:
             records = generated_records(self._case, schedule.seed, schedule.event_step_us)
             self._clock.jump(max(map(len, records.values()), default=0) * schedule.event_step_us)
         delivered = deliver_records(self._case.graph, records, self._draw, schedule.partitions, schedule.duplicates)
-        self._urls = write_inputs(self._case.graph, delivered, self._folder / "input", self._clock, self._draw)
+        inputs = self._folder / "input"
+        self._urls = write_inputs(self._case.graph, delivered, inputs, self._clock, self._draw)
         course.rows = sum(map(len, records.values()))
         self._world = World(self._folder / "world", self._draw)
         self._follower = Follower(self._world.sinks, self._case.names)
         with _recording(self._world.unsynced):
             for number, start in enumerate(schedule.starts, 1):
+                write_references(self._case, delivered, inputs, start.references, self._draw)
                 if not self._start(number, start, last=number == len(schedule.starts)):
                     return course
         self._compare(oracle)
@@ -217,7 +240,7 @@ class _Simulation:
                     sources=self._sources(start, given, fired),
                     sinks={name: self._sink(name, given, fired) for name in case.names},
                 )
-                runner.clock, runner.held = self._clock, start.held
+                runner.clock, runner.held, runner.idle = self._clock, start.held, start.idle
                 with runner:
                     runner.delay_sinks()
                     runner.run()

@@ -10,9 +10,12 @@ from typing import Literal
 
 SinkKind = Literal["file", "log", "retained", "folder", "snapshot"]
 SINK_KINDS: tuple[SinkKind, ...] = ("file", "log", "retained", "folder", "snapshot")
+# The rows that there are in the end, the same in another order, or a part of them where the answer bears that.
+ReferenceVersion = Literal["last", "shuffled", "earlier"]
+REFERENCE_VERSIONS: tuple[ReferenceVersion, ...] = ("last", "last", "shuffled", "earlier")
 Loss = Literal["nothing", "unsynced", "torn"]
 MAX_STARTS = 5
-MAX_EPOCHS = 8
+MAX_EPOCHS = 5
 HOUR_US = 3_600_000_000
 TORN_COMMIT = "epoch.torn_commit"
 
@@ -87,7 +90,8 @@ class PlannedStart:
     """One start of the job.
 
     upto: the share of each source that is there by then. max_rows: of an epoch. reads_of: a read gives at most so many
-    rows. held: epochs that slow sinks are behind. clock_jump_us: how far the clock is moved before it.
+    rows. held: epochs that slow sinks are behind. clock_jump_us: how far the clock is moved before it. idle: a
+    partition that is read to its end is idle at once (else none ever is). references: which version of each is there.
     """
 
     upto: float
@@ -97,12 +101,16 @@ class PlannedStart:
     held: int
     clock_jump_us: int
     faults: tuple[Fault, ...]
+    idle: bool = False
+    references: ReferenceVersion = "last"
 
     def __str__(self) -> str:
         parts = [f"up to {self.upto:.0%} of the input", f"epochs of {self.max_rows} rows", f"reads of {self.reads_of}"]
         parts += ["without flush"] if not self.flush else []
         parts += [f"sinks behind by {self.held}"] if self.held else []
         parts += [f"clock {self.clock_jump_us / 1e6:+,.0f} s"] if self.clock_jump_us else []
+        parts += ["silent partitions are idle"] if self.idle else []
+        parts += [f"{self.references} references"] if self.references != "last" else []
         return "; ".join([*parts, *map(str, self.faults)])
 
 
@@ -170,7 +178,10 @@ def _start(draw: random.Random, scene: Scene, points: Mapping[str, int], share: 
     jump = draw.choice((0, 0, 0, 1, -1)) * draw.choice((1_000_000, 90_000_000, 2 * HOUR_US, 48 * HOUR_US))
     held = draw.choice((0, 0, 0, 1, 3))
     flush = share == 1.0 or draw.random() < 0.5
-    return PlannedStart(share, max_rows, flush, draw.choice((1 << 20, 1 << 20, 7, 3)), held, jump, faults)
+    reads_of, idle = draw.choice((1 << 20, 1 << 20, 7, 3)), draw.random() < 0.4
+    # The batch reads the versions that are there in the end.
+    references = draw.choice(REFERENCE_VERSIONS) if share < 1.0 else "last"
+    return PlannedStart(share, max_rows, flush, reads_of, held, jump, faults, idle, references)
 
 
 def _fault(draw: random.Random, scene: Scene, points: Mapping[str, int]) -> Fault:
