@@ -18,7 +18,7 @@ help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
 	@echo "make check    style, types, layers and the fast tests (about 5 minutes)"
 	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (about 35 minutes)"
-	@echo "make soak     the full counts: 500 kills, long fuzzing"
+	@echo "make soak     the full counts: 500 kills, 20,000 random queries (more than an hour)"
 	@echo "make mutants  seeded faults, each of which must fail a test"
 	@echo "make docs     generate the reference pages again"
 
@@ -56,7 +56,7 @@ fresh: setup
 	@$(PYTEST) -q $(ABREAST) -m "not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED)
 
 soak: setup
-	@$(PYTEST) -q -m "soak" --hypothesis-profile=soak
+	@$(PYTEST) -q -n 2 --dist worksteal -m "soak" --hypothesis-profile=soak
 
 mutants: setup
 	@$(BIN)/python scripts/mutants.py
