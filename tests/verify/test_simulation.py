@@ -218,14 +218,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> SimulatedSpec:
 
 
 def in_three_starts(**options: object) -> Schedule:
-    """Two partitions, a third of the input each time; event times a quarter of a minute apart. options: of the first
-    two starts."""
+    """Two partitions, the second far behind until the last start; event times a quarter of a minute apart.
+
+    options: of the first two starts.
+    """
     views: tuple[str, ...] = ("per_title", "per_minute")
     sinks: dict[str, SinkKind] = dict.fromkeys(views, "file")
     whole = replace(calm(3, Scene(1, views, ("clicks",), {}, 150), 0, sinks), event_step_us=15_000_000)
     (last,) = whole.starts
     starts = tuple(replace(last, upto=upto, **options) for upto in (0.3, 0.6))  # type: ignore[arg-type]
-    return replace(whole, starts=(*starts, last))
+    return replace(whole, starts=(*starts, last), skew=3.0)
 
 
 @pytest.mark.slow
@@ -234,7 +236,6 @@ def test_idle_partitions_and_other_versions_of_references_change_no_answer(
     pages: SimulatedSpec, options: dict[str, object]
 ) -> None:
     with Rig(pages.load()) as rig:
-        rig.rehearse()
         course = rig.perform(in_three_starts(**options))
     assert not course.failed, told(course.schedule, course)
     assert set(course.compared) == {"per_title", "per_minute"}
@@ -271,7 +272,6 @@ def test_what_goes_wrong_with_them_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Rig(pages.load()) as rig:
-        rig.rehearse()
         seeded(monkeypatch)
         course = rig.perform(in_three_starts(**options))
     assert course.difference is not None

@@ -272,7 +272,10 @@ class _Simulation:
                 continue
             opened = open_source(self._urls[source.name], source.name)
             opened.finish()
-            ends = {p: _share(opened.start(p), opened.latest(p), start.upto) for p in opened.partitions()}
+            skew = self._schedule.skew
+            ends = {
+                p: _share(opened.start(p), opened.latest(p), start.upto ** (1 + p * skew)) for p in opened.partitions()
+            }
             opened = EndingSource(opened, ends) if start.upto < 1.0 else opened
             found[source.name] = FaultySource(opened, source.name, start.reads_of, faults, fired)
         return found

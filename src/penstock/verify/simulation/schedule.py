@@ -116,7 +116,10 @@ class PlannedStart:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that a seed decides. case: which input; partitions: of each source; sinks: the kind of each view's."""
+    """Everything that a seed decides. case: which input; partitions: of each source; sinks: the kind of each view's.
+
+    skew: how far each partition is behind the one before it, until the last start reads all.
+    """
 
     seed: int
     case: int
@@ -125,6 +128,7 @@ class Schedule:
     duplicates: float
     sinks: Mapping[str, SinkKind]
     starts: tuple[PlannedStart, ...]
+    skew: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,7 @@ def draw_schedule(seed: int, scene: Scene) -> Schedule:
         draw.choice((0.0, 0.0, 0.1, 0.3)),
         sinks,
         tuple(_start(draw, scene, points, share) for share in shares),
+        draw.choice((0.0, 0.0, 1.0, 3.0)),
     )
 
 

@@ -271,7 +271,8 @@ def told(schedule: Schedule, course: Course) -> list[str]:
     """A schedule and its course for people."""
     lines = [
         f"input: {course.case}, {schedule.partitions} partition(s), event times {schedule.event_step_us / 1e6:g} s "
-        f"apart, {schedule.duplicates:.0%} sent twice where the contract bears it",
+        f"apart, {schedule.duplicates:.0%} sent twice where the contract bears it"
+        + (f", partitions behind each other ({schedule.skew:g})" if schedule.skew else ""),
         "sinks: " + ", ".join(f"{view} to {kind}" for view, kind in schedule.sinks.items()),
     ]
     lines += [f"start {number}: {start}" for number, start in enumerate(schedule.starts, 1)]
