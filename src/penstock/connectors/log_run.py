@@ -96,20 +96,21 @@ def records_of(run: Run) -> Records:
 
 def _values(run: Run, counts: NDArray[np.int64], begins: NDArray[np.int64]) -> pa.BinaryArray:
     """The values laid side by side, their ends computed for all frames at once."""
-    view, pieces = memoryview(run.block), []
-    for body, header in zip(run.bodies, run.headers, strict=True):
-        start = body + (4 * header.records + 11) // 8 * 8
-        pieces.append(view[start : start + header.values_bytes])
+    view = memoryview(run.block)
     sizes = np.array([header.values_bytes for header in run.headers], np.int64)
     shifts = np.cumsum(sizes) - sizes
+    # Of Arrow's memory, which comes back: the system's would be cleared page by page each time.
+    values = pa.allocate_buffer(int(sizes.sum()))
+    target = memoryview(values).cast("B")
+    for body, header, at in zip(run.bodies, run.headers, shifts.tolist(), strict=True):
+        start = body + (4 * header.records + 11) // 8 * 8
+        target[at : at + header.values_bytes] = view[start : start + header.values_bytes]
     words = np.frombuffer(run.block, np.int32, len(run.block) // 4)
     # of each frame all offsets but the first, which is 0: bodies lie on multiples of 8 from the block's first byte on
     places = np.repeat(np.array(run.bodies, np.int64) // 4 + 1 - begins, counts) + np.arange(counts.sum())
     ends = np.zeros(counts.sum() + 1, np.int32)
     ends[1:] = words[places] + np.repeat(shifts, counts)
-    return pa.Array.from_buffers(
-        pa.binary(), len(ends) - 1, [None, pa.py_buffer(ends), pa.py_buffer(b"".join(pieces))], 0
-    )
+    return pa.Array.from_buffers(pa.binary(), len(ends) - 1, [None, pa.py_buffer(ends), values], 0)
 
 
 def _frame_by_frame(run: Run) -> tuple[pa.BinaryArray, pa.BinaryArray | None]:
