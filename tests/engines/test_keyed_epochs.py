@@ -10,6 +10,9 @@ import pytest
 
 import penstock as ps
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
+from penstock.formats import decode
+from penstock.formats.compiled import SWITCH, Loader
+from penstock.formats.few_records import MOST_RECORDS
 from penstock.runtime.session import Session
 
 KEYS: dict[str, list[object]] = {
@@ -52,6 +55,27 @@ def test_the_stored_rows_are_those_of_a_dictionary(kind: str, small_epoch: int) 
                 else:
                     told[row["k"], row["n"]] = row["v"]
             assert told == {key: value for key, (value, _) in model.items()}
+
+
+def test_deletes_that_the_kernel_doubts_are_judged_beside_what_it_proves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More records than are judged one by one; with one that is broken among those that are doubted, and without."""
+    monkeypatch.setenv(SWITCH, "now")
+    monkeypatch.setattr(decode, "loader", Loader())
+    graph = ps.Pipeline.from_sql(TABLE.format(kind="DATE", options=""), name="p").graph()
+    model: dict[tuple[object, int], int] = {}
+    state = DuckState(compile_for_duckdb(graph, in_memory=True), None, collect=True)
+    with Session(graph, state, None) as session:
+        for round in range(3):
+            rows = [{"k": date(2026, 1, 1), "n": n, "v": n + round, "unread": "a"} for n in range(2 * MOST_RECORDS)]
+            gone = [{"k": date(2026, 1, 1), "n": n} for n in range(round, MOST_RECORDS, 7)]
+            session.insert("t", rows)
+            session.delete("t", gone)
+            if round == 1:
+                session.insert("t", [{"k": None, "n": 1}])
+            session.commit()
+            model = {(r["k"], r["n"]): r["v"] for r in rows if {"k": r["k"], "n": r["n"]} not in gone}
+            assert {(r["k"], r["n"]): r["v"] for r in session.read("t").to_pylist()} == model
+            assert session.progress.sources["t"].counts.dead == (1 if round else 0)
 
 
 def test_an_older_record_alone_moves_nothing() -> None:

@@ -245,7 +245,13 @@ def _stored(
         select = decoder.select_proven(quote(proven), guarded=judging.guarded, columns=columns)
         known = _known(source, select) if split.keyed else _judged_sql(statements, source, select, judging, needed)
         parts.append(known)
-    if split is not None and split.doubtful:
+    few = decoder.few(split.doubtful, columns=needed) if split is not None and statements.in_parts else None
+    if few:
+        # Deletes are doubted, since they have no other fields than their key.
+        statements.give(f"_ps_few_{source.name}", few)
+        given.append(f"_ps_few_{source.name}")
+        parts.append(f"SELECT * FROM {quote(given[-1])}")
+    elif split is not None and split.doubtful:
         statements.give(raw, decoder.stage(split.doubtful))
         given.append(raw)
         select = decoder.select(quote(raw), guarded=True, columns=needed)
