@@ -122,29 +122,19 @@ def moved_partials_sql(block: GroupedBlock, delta: str, weighted: bool) -> str:
 def again_sql(block: GroupedBlock, content: str, state: str) -> str:
     """By how much the stored partials differ from those of the input's whole content: what `partials_sql` would give.
 
-    The extremes of an append-only input are those of everything; they have not moved where no row came.
+    Of sums and counts alone: by how much an extreme differs cannot be said.
     """
     keys = [quote(k.name) for k in block.keys]
-    extremes = {f"{a.name}_s" for a in block.aggregates if a.kind in ("min", "max")}
     names = [name for _, _, name in _merged(block)]
-    kinds = {f"{a.name}_s": a.kind for a in block.aggregates}
     types = {f"{a.name}_s": a.partial_type for a in block.aggregates}
-    stored = ", ".join(
-        [*keys, *(f"NULL AS {quote(n)}" if n in extremes else f"-{quote(n)} AS {quote(n)}" for n in names)]
-    )
-    columns, differ = list(keys), []
-    for name in names:
-        if name in extremes:
-            columns.append(f"{kinds[name]}({quote(name)}) AS {quote(name)}")
-        else:
-            total = f"coalesce(sum({quote(name)}), 0)"
-            columns.append(f"{total}::{types.get(name, 'BIGINT')} AS {quote(name)}")
-            differ.append(f"{total} <> 0")
-    now = f"SELECT {', '.join([*keys, *map(quote, names)])} FROM ({partials_sql(block, content, False)})"
+    totals = {name: f"coalesce(sum({quote(name)}), 0)" for name in names}
+    now = f"SELECT {column_list([*(k.name for k in block.keys), *names])} FROM ({partials_sql(block, content, False)})"
+    stored = ", ".join([*keys, *(f"-{quote(name)} AS {quote(name)}" for name in names)])
+    columns = [*keys, *(f"{totals[n]}::{types.get(n, 'BIGINT')} AS {quote(n)}" for n in names)]
     group = f" GROUP BY {', '.join(keys)}" if keys else ""
     return (
         f"SELECT {', '.join(columns)} FROM ({now} UNION ALL SELECT {stored} FROM {state}){group} "
-        f"HAVING {' OR '.join(differ)}"
+        f"HAVING {' OR '.join(f'{total} <> 0' for total in totals.values())}"
     )
 
 

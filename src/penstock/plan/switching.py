@@ -43,6 +43,8 @@ def _unit(plan: Plan, node: Node) -> Unit | None:
     block = node.block
     if not isinstance(block, GroupedBlock) or block.window is not None or block.relation.streams:
         return None
+    if block.strategy == "merge" and any(each.kind in ("min", "max") for each in block.aggregates):
+        return None
     view = plan.owner(node.name)
     declared = plan.graph.view(view)
     if declared is not None and declared.strategy == "incremental":
