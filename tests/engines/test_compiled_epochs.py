@@ -7,16 +7,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from penstock.connectors.base import RawBatch
 from penstock.engines.duckdb import ingest
-from penstock.engines.duckdb.broken import Letter
+from penstock.engines.duckdb.broken import Letter, set_aside
 from penstock.engines.duckdb.engine import DuckState
 from penstock.formats import decode
 from penstock.formats.compiled import SWITCH, Loader, Split
 from penstock.formats.decode import Decoder
 from penstock.formats.rows import rows_to_batch
-from penstock.pipeline import SourceDecl
+from penstock.pipeline import Pipeline, SourceDecl
 from penstock.runtime.runner import RunOptions, Until
 from tests.runtime.test_runner import Bench
 
@@ -261,3 +264,19 @@ def run_few_broken(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch) -
         letters = [(x.rule, x.key, x.partition, x.offset, x.field, x.got, x.reason, x.value) for x in found]
         counts = dict(vars(runner.progress.sources["clicks"].counts))
         return letters, counts, bench.folded(runner, "pages_out", "page", "n")
+
+
+@pytest.mark.parametrize(("sound", "aside"), [(3, 3), (4, 0)])
+def test_nothing_is_set_aside_where_most_doubts_are_about_sound_records(sound: int, aside: int) -> None:
+    graph = Pipeline.from_sql(CLICKS.replace("{idle}", "1 second"), name="bench").graph()
+    (source,) = (s for s in graph.sources if s.kind == "stream")
+    decoder = decode.decoder_for(source.schema, "json")
+    text = '{"page":"/0","kind":"v\\u0069ew","n":1,"at":1}'
+    values = [text.encode()] * sound + [b"{"] * 2 + [text.encode()]
+    places = pa.chunked_array([pa.array(range(sound + 3), pa.int64())])
+    batch = RawBatch(0, pa.chunked_array([values], pa.binary()), places, sound + 3)
+    # of the last one the kernel would have said that no reference holds its key
+    split = Split(pa.table({}), (batch,), (np.array([-1] * (sound + 2) + [0], np.int16),))
+    left, letters = set_aside(source, decoder, split, 1000)
+    assert [letter.offset for letter in letters] == list(range(sound, sound + 3))[:aside]
+    assert sum(each.rows for each in left.doubtful) == sound + 3 - aside

@@ -29,6 +29,8 @@ from penstock.plan.blocks import quote
 # One in so many records is diagnosed without asking SQL first, and always a few.
 _ONE_IN = 20
 _A_FEW = 50
+# So many are looked at to see whether most of the doubtful are dead.
+_SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +48,33 @@ class Letter:
 def set_aside(source: SourceDecl, decoder: Decoder, split: Split, rows: int) -> tuple[Split, list[Letter]]:
     """The letters of doubtful records that are dead, and the split without them. rows: of all records.
 
-    Where many are doubted, nothing is set aside: that source writes its records in a way which the kernel does not
-    read, and most of them are sound.
+    Where many are doubted, or most of the doubtful are sound, nothing is set aside: that source writes its records in a
+    way which the kernel does not read, and SQL would have to judge them again.
     """
     if sum(batch.rows for batch in split.doubtful) > max(_A_FEW, rows // _ONE_IN):
         return split, []
-    records = [record for batch in split.doubtful for record in _records(batch)]
-    verdicts = iter(decoder.diagnose_all([(value, key, time, ()) for _, time, key, value in records]))
+    records = [(value, key, time, ()) for batch in split.doubtful for _, time, key, value in _records(batch)]
+    unheld_keys = [number for unheld in split.unheld for number in unheld.tolist()]
+    step = len(records) // _SAMPLE + 1
+    sample = zip(decoder.diagnose_all(records[::step]), unheld_keys[::step], strict=True)
+    sound = [verdict is None and number < 0 for verdict, number in sample]
+    if 2 * sum(sound) > len(sound):
+        return split, []
+    verdicts = iter(decoder.diagnose_all(records))
     letters, left, left_keys = [], [], []
     for batch, unheld in zip(split.doubtful, split.unheld, strict=True):
-        sound = np.zeros(batch.rows, np.bool_)
+        alive = np.zeros(batch.rows, np.bool_)
         for row, ((offset, time, key, value), number) in enumerate(zip(_records(batch), unheld.tolist(), strict=True)):
             verdict = next(verdicts)
             if verdict is None and number >= 0:
                 verdict = missing_reference(source.schema.foreign_keys[number], value, None)
             if verdict is None:
-                sound[row] = True
+                alive[row] = True
             else:
                 letters.append(Letter(batch.partition, offset, time, key, value, verdict))
-        if sound.any():
-            left.append(batch if sound.all() else _filtered(batch, pa.array(sound)))
-            left_keys.append(unheld[sound])
+        if alive.any():
+            left.append(batch if alive.all() else _filtered(batch, pa.array(alive)))
+            left_keys.append(unheld[alive])
     return replace(split, doubtful=tuple(left), unheld=tuple(left_keys)), letters
 
 
