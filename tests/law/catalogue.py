@@ -94,6 +94,7 @@ JOINS = (
     _one(
         "interval_join",
         "SELECT s.v, s2.w FROM s JOIN s2 ON s.k = s2.k AND s2.at BETWEEN s.at AND s.at + INTERVAL 5 SECONDS",
+        "behind",
     ),
 )
 

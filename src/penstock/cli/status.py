@@ -44,11 +44,12 @@ def status(options: PipelineOptions) -> None:
         for name, s in reply["sources"].items()
     ]
     show_table(columns, rows)
-    for view, v in reply["views"].items():
-        click.echo(
-            f"view {view}: {v['rows']} rows of {v['source']} = {v['accepted']} accepted + {v['duplicate']} duplicate "
-            f"+ {v['dead']} dead + {v['late']} late"
-        )
+    for view, streams in reply["views"].items():
+        for stream, v in streams.items():
+            click.echo(
+                f"view {view}: {v['rows']} rows of {stream} = {v['accepted']} accepted + {v['duplicate']} duplicate "
+                f"+ {v['dead']} dead + {v['late']} late"
+            )
     for view, epochs in reply["computed_again"].items():
         click.echo(f"view {view}: computed again as a whole in {epochs} of the last {LAST_EPOCHS} epochs")
     if reply["open_dead_letters"]:

@@ -21,6 +21,7 @@ Strategy = Literal[
     "affected partitions",
     "top rows",
     "affected sessions",
+    "recent rows",
     "delta join",
     "refresh",
     "fold",
@@ -294,6 +295,24 @@ class SessionBlock:
 
 
 @dataclass(frozen=True)
+class RecentBlock:
+    """One stream's side of an interval join: the input's rows, until the watermark has passed what they may meet.
+
+    at: the event time as SQL over the columns; kept_us: how long after it a row is kept; window: `at` and that.
+    """
+
+    relation: Relation
+    input: str
+    at: str
+    kept_us: int
+    window: Window
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+
+@dataclass(frozen=True)
 class FinalBlock:
     """`emit = 'final'` over windowed groups or ranks: each row once, when the watermark passes its window's end.
 
@@ -349,12 +368,13 @@ Block = (
     | GroupedBlock
     | RankedBlock
     | SessionBlock
+    | RecentBlock
     | FinalBlock
     | RefreshBlock
     | StepBlock
 )
 # The blocks whose rows a watermark may close.
-Windowed = GroupedBlock | RankedBlock | SessionBlock | FinalBlock
+Windowed = GroupedBlock | RankedBlock | SessionBlock | RecentBlock | FinalBlock
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from penstock.plan.rewrite import sets
 from penstock.plan.rewrite.scopes import places_of, relations_read, tables_in_sight
 from penstock.plan.rewrite.select import rewrite_select
 from penstock.plan.select import compile_select
+from penstock.plan.select_interval import over_recent_rows
 from penstock.plan.select_ranked import own_windows, ranked_block, split_windows
 from penstock.plan.select_session import is_session, session_block
 
@@ -64,6 +65,7 @@ def _select(made: Made, tree: exp.Select, name: str, fields: tuple[Field, ...]) 
     if tree.args.get("from_") is None:
         refuse(tree)
         return _constant(made, tree, name, fields)
+    tree = over_recent_rows(made, tree, name)
     selected = compile_select(tree, name, fields, made.relations, made.binder)
     for block in selected.blocks:
         if isinstance(block, FlatBlock):

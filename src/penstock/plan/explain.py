@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.pipeline import SourceDecl
-from penstock.plan import flat, grouped, ranked, session, union
+from penstock.plan import flat, grouped, ranked, recent, session, union
 from penstock.plan.blocks import (
     ConstantBlock,
     FinalBlock,
@@ -13,6 +13,7 @@ from penstock.plan.blocks import (
     GroupedBlock,
     Node,
     RankedBlock,
+    RecentBlock,
     RefreshBlock,
     SessionBlock,
     SourceBlock,
@@ -139,6 +140,8 @@ def _sql(plan: Plan, node: Node) -> str:
             return ranked.outputs_sql(block, f"_ps.c_{node.name}")
         case SessionBlock():
             return session.rows_sql(block, f"delta({block.input})", "touched", weighted=False)
+        case RecentBlock():
+            return recent.content_sql(block, f"delta({block.input})")
         case FinalBlock():
             return f"SELECT * FROM {block.input} WHERE {block.window.end} <= watermark"
         case RefreshBlock() | ConstantBlock():

@@ -15,6 +15,7 @@ from penstock.plan.blocks import (
     FlatBlock,
     GroupedBlock,
     RankedBlock,
+    RecentBlock,
     RefreshBlock,
     Relation,
     UnionBlock,
@@ -28,7 +29,8 @@ FOR_EVER = None
 def kept_after(name: str, blocks: Mapping[str, Block]) -> tuple[str, ...] | None:
     """The lengths (SQL intervals) to add to a window's end before it counts as old; `FOR_EVER` where it never does."""
     block = blocks[name]
-    if not isinstance(block, Windowed) or block.window is None:
+    # The join that a side of an interval join was made for says itself how long it needs its rows.
+    if not isinstance(block, Windowed) or block.window is None or isinstance(block, RecentBlock):
         return ()
     relations = {b.relation.name.lower(): b.relation for b in blocks.values()}
     return _kept(name, blocks, relations)

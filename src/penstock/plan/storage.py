@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from penstock.durations import format_duration
 from penstock.errors import DeclarationError, DeclarationErrors, Error
@@ -24,6 +25,7 @@ from penstock.plan.blocks import (
     GroupedBlock,
     Node,
     RankedBlock,
+    RecentBlock,
     RefreshBlock,
     SessionBlock,
     SourceBlock,
@@ -92,6 +94,7 @@ def _needs(blocks: Mapping[str, Block], views: Mapping[str, ViewPlan], *, in_mem
     def require(name: str, *, table: bool) -> None:
         block = blocks[name]
         current = needs[name]
+        table = table or _forgets(block, blocks)
         if isinstance(block, SourceBlock | StepBlock) or (table and isinstance(block, FlatBlock | UnionBlock)):
             needs[name] = "table"
         elif isinstance(block, FlatBlock | UnionBlock) and current == "none":
@@ -139,14 +142,28 @@ def _needs(blocks: Mapping[str, Block], views: Mapping[str, ViewPlan], *, in_mem
 
 
 def _keep_if_cheap(name: str, blocks: Mapping[str, Block], needs: Mapping[str, Content], require: object) -> None:
-    """A flat view is readable where all that it reads is stored anyhow."""
+    """A flat view is readable where all that it reads is stored anyhow, and as long as it shows it."""
     block = blocks[name]
+    if _forgets(block, blocks):
+        return
     if isinstance(block, FlatBlock | UnionBlock) and all(needs[i] != "none" for i in block.inputs):
         require(name, table=False)  # type: ignore[operator]
 
 
+def _forgets(block: Block, blocks: Mapping[str, Block]) -> bool:
+    """Whether it joins rows that are forgotten while what they joined stays."""
+    return isinstance(block, FlatBlock) and any(isinstance(blocks[i], RecentBlock) for i in block.inputs)
+
+
 def _kept_state(name: str, blocks: Mapping[str, Block], state: tuple[StateTable, ...]) -> tuple[StateTable, ...]:
-    """The state tables of a windowed block: nothing bounds them where a reader needs every window that ever closed."""
+    """The state tables of a block: nothing bounds them where a reader needs every window that ever closed.
+
+    And nothing bounds the result of an interval join, which grows as its sides forget.
+    """
+    if _forgets(blocks[name], blocks):
+        return tuple(
+            replace(t, bound=Bound("nothing", "all rows of an interval join, which are read again")) for t in state
+        )
     if kept_after(name, blocks) is not FOR_EVER:
         return state
     readers = ", ".join(readers_for_ever(name, blocks))
@@ -159,7 +176,9 @@ def _own_content(block: Block) -> Content:
             return "view"
         case RankedBlock() if block.top is not None:
             return "view"
-        case GroupedBlock() | RankedBlock() | SessionBlock() | RefreshBlock() | FinalBlock() | ConstantBlock():
+        case GroupedBlock() | RankedBlock() | SessionBlock() | RecentBlock():
+            return "table"
+        case RefreshBlock() | FinalBlock() | ConstantBlock():
             return "table"
         case _:
             return "none"
@@ -183,6 +202,8 @@ def _strategy(block: Block) -> tuple[Strategy, str]:
             return _ranked_strategy(block)
         case SessionBlock():
             return "affected sessions", "the sessions that a row falls into are made again"
+        case RecentBlock():
+            return "recent rows", "kept until no row of the other stream can meet them"
         case FinalBlock():
             return "close", "each window once, when the watermark passes its end"
         case RefreshBlock():
@@ -216,6 +237,11 @@ def _state(block: Block, content: Content) -> tuple[StateTable, ...]:
                 if block.window is not None
                 else Bound("its rows", "of its input")
             )
+            return (StateTable(f"t_{name}", relation.fields, (), bound),)
+        case RecentBlock():
+            span = timedelta(microseconds=max(block.kept_us - 1, 0))
+            more = f" {format_duration(span)} more," if span else ""
+            bound = Bound("watermark", f"{', '.join(block.window.streams)},{more} then the correction horizon")
             return (StateTable(f"t_{name}", relation.fields, (), bound),)
         case FinalBlock():
             columns = (*final.fields(block), Field("_ps_open", "BOOLEAN", False))
@@ -384,6 +410,8 @@ def _unbounded(
         view = graph.view(owners.get(name, name))
         where = view.where if view else where
         got = table.bound.detail
+        if _forgets(block, blocks):
+            hint = "read the join by windows of event time, or give its view state='unbounded' to keep all of its rows"
     return DeclarationError(
         "PS-DECL-010",
         f"nothing bounds the state of {name}",

@@ -85,15 +85,19 @@ def status(state: DuckState) -> Answer:
     }
 
 
-def _views(state: DuckState) -> dict[str, object]:
+def _views(state: DuckState) -> dict[str, dict[str, object]]:
     """Per windowed view and stream: rows = accepted + duplicate + dead + late (semantics T2)."""
-    found: dict[str, object] = {}
+    late_rows = state.query(
+        'SELECT view, source, count(DISTINCT (partition, "offset", window_start)) AS n FROM _ps.late '
+        "WHERE status = 'late' AND epoch >= 0 GROUP BY view, source"
+    )
+    late_of = {(row["view"], row["source"]): row["n"] for row in late_rows.to_pylist()}
+    found: dict[str, dict[str, object]] = {}
     for node, late in state.plan.late_blocks:
         view = state.plan.owner(node.name)
         counts = state.progress.sources[late.stream].counts
-        behind = state.progress.late.get(view, 0)
-        found[view] = {
-            "source": late.stream,
+        behind = late_of.get((view, late.stream), 0)
+        found.setdefault(view, {})[late.stream] = {
             "rows": counts.rows,
             "accepted": counts.accepted - behind,
             "duplicate": counts.duplicate,

@@ -20,7 +20,7 @@ from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.times import from_us
 from penstock.errors import RunError
 from penstock.functions import failure
-from penstock.plan import constant, final, flat, grouped, multiset, refresh, union
+from penstock.plan import constant, final, flat, grouped, multiset, recent, refresh, union
 from penstock.plan.blocks import (
     HIDDEN,
     Block,
@@ -30,6 +30,7 @@ from penstock.plan.blocks import (
     GroupedBlock,
     Node,
     RankedBlock,
+    RecentBlock,
     RefreshBlock,
     SessionBlock,
     SourceBlock,
@@ -61,6 +62,8 @@ def run_block(scope: EpochScope, node: Node) -> None:
             run_ranked(scope, block)
         case SessionBlock():
             run_sessions(scope, block)
+        case RecentBlock():
+            _run_recent(scope, block)
         case FinalBlock():
             _run_final(scope, block)
         case RefreshBlock():
@@ -166,6 +169,20 @@ def _run_constant(scope: EpochScope, block: ConstantBlock) -> None:
         return
     relation = block.relation
     rows = scope.temporary(delta_name(relation), constant.content_sql(block))
+    set_delta(scope, relation, quote(delta_name(relation)), rows)
+    if rows:
+        apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
+
+
+# -- recent rows -------------------------------------------------------------------------------------------------------
+
+
+def _run_recent(scope: EpochScope, block: RecentBlock) -> None:
+    delta = scope.deltas.get(block.input)
+    if delta is None:
+        return
+    relation = block.relation
+    rows = scope.temporary(delta_name(relation), recent.content_sql(block, delta.sql))
     set_delta(scope, relation, quote(delta_name(relation)), rows)
     if rows:
         apply_multiset(scope, relation, scope.deltas[relation.name], table(f"t_{relation.name}"))
