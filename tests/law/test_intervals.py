@@ -104,7 +104,6 @@ KINDS: dict[str, tuple[Callable[[list[Row], list[Row], Callable[[Row, Row], bool
     "right": (left, "SELECT a.k, a.x, b.y FROM b RIGHT JOIN a ON a.k = b.k AND {}"),
     "semi": (semi, SHOWN.format("", "SEMI JOIN", "{}")),
     "anti": (anti, SHOWN.format("", "ANTI JOIN", "{}")),
-    "exists": (semi, "SELECT a.k, a.x FROM a WHERE EXISTS (SELECT 1 FROM b WHERE a.k = b.k AND {})"),
 }
 
 
@@ -304,6 +303,7 @@ UNBOUNDED = {
     ),
     "either of two bounds": "SELECT a.k, b.y FROM a JOIN b ON b.ts BETWEEN a.at AND a.at + INTERVAL 1 DAY OR a.k = b.k",
     "another column": "SELECT a.k, b.y FROM a JOIN b ON b.y BETWEEN a.x AND a.x + 1",
+    "EXISTS": "SELECT a.k FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k AND b.ts = a.at)",
     "a third stream": "SELECT a.k, b.y FROM a JOIN b ON b.ts = a.at JOIN a c ON c.k = a.k",
 }
 
