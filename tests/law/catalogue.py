@@ -446,6 +446,33 @@ RANKED = tuple(
             "sum(count(*)) OVER (PARTITION BY k) AS all_rows FROM m GROUP BY k, x HAVING count(*) < 3",
         ),
         _one("over_no_groups", "SELECT count(*) AS n, row_number() OVER () AS r FROM m"),
+        _one(
+            "after_descending",
+            "SELECT k, x, row_number() OVER (ORDER BY x DESC NULLS FIRST) AS r, "
+            "lag(k, 2) OVER (ORDER BY x DESC NULLS FIRST, k) AS l FROM m",
+        ),
+        _one("after_nulls_first", "SELECT k, n, dense_rank() OVER (ORDER BY n NULLS FIRST) AS r FROM t"),
+        _one("after_nulls_last", "SELECT k, x, sum(x) OVER (ORDER BY k) AS s, count(*) OVER (ORDER BY k) AS n FROM m"),
+        _one(
+            "after_partly",
+            "SELECT g, v, sum(v) OVER (PARTITION BY g ORDER BY at) AS s, row_number() OVER (ORDER BY at, v) AS r "
+            "FROM s",
+        ),
+        _one("after_qualify", "SELECT k, x FROM m QUALIFY x IS DISTINCT FROM lag(x) OVER (ORDER BY k)"),
+        _one(
+            "after_range",
+            "SELECT at, v, count(*) OVER (ORDER BY at RANGE BETWEEN INTERVAL 5 SECONDS PRECEDING AND CURRENT ROW) AS n, "
+            "max(v) OVER (ORDER BY at ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS h FROM s",
+        ),
+        _one("after_floats", "SELECT v, f, sum(f) OVER (ORDER BY v DESC) AS s FROM s"),
+        _one(
+            "after_groups",
+            "SELECT x, count(*) AS c, sum(count(*)) OVER (ORDER BY count(*) DESC) AS s FROM m GROUP BY x",
+        ),
+        _one("ahead_lead", "SELECT k, lead(a) OVER (ORDER BY k) AS a FROM t"),
+        _one("ahead_share", "SELECT k, percent_rank() OVER (ORDER BY n) AS p FROM t"),
+        _one("ahead_frame", "SELECT k, sum(k) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) AS s FROM t"),
+        _one("ahead_alone", "SELECT k, x, sum(x) OVER (ORDER BY k) AS s, count(*) OVER () AS n FROM m"),
         _one("qualify_alone", "SELECT k, x FROM m QUALIFY x IS DISTINCT FROM lag(x) OVER (PARTITION BY k ORDER BY x)"),
         _one("qualify_unselected", "SELECT x FROM m QUALIFY count(*) OVER (PARTITION BY k) > 1"),
         _one("distinct_over_window", "SELECT DISTINCT k, count(*) OVER (PARTITION BY k) AS n FROM m"),

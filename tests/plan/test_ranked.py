@@ -11,7 +11,7 @@ import pytest
 import penstock as ps
 from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.plan import ranked
-from penstock.plan.blocks import RankedBlock
+from penstock.plan.blocks import Field, Order, RankedBlock
 from penstock.plan.plan import Plan
 from tests.law.world import declare
 
@@ -59,8 +59,53 @@ def test_v5_the_key_of_a_ranked_view(sql: str, key: tuple[str, ...]) -> None:
 
 
 def test_explain_says_that_a_window_over_all_rows_is_computed_again() -> None:
-    node = _plan("SELECT k, lag(a) OVER (ORDER BY k) AS b FROM t", "t").node("q")
+    node = _plan("SELECT k, lead(a) OVER (ORDER BY k) AS b FROM t", "t").node("q")
     assert (node.strategy, node.reason) == ("refresh", "a window over all rows: they are one partition")
+
+
+@pytest.mark.parametrize(
+    ("over", "order"),
+    [
+        ("lag(a) OVER (ORDER BY n)", ("n", False, False)),
+        ("row_number() OVER (ORDER BY n DESC)", ("n", True, False)),
+        ("sum(k) OVER (ORDER BY a NULLS FIRST ROWS 2 PRECEDING)", ("a", False, True)),
+        ("max(k) OVER (PARTITION BY a ORDER BY n) + rank() OVER (ORDER BY n, a)", ("n", False, False)),
+        ("rank() OVER (ORDER BY n) + rank() OVER (ORDER BY n DESC)", None),
+        ("rank() OVER (ORDER BY n) + rank() OVER (ORDER BY a)", None),
+        ("count(*) OVER ()", None),
+        ("lag(a, -1) OVER (ORDER BY n)", None),
+        ("lag(a, k::INTEGER) OVER (ORDER BY n)", None),
+        ("sum(k) OVER (ORDER BY n RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)", None),
+        ("sum(k) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)", None),
+        ("row_number() OVER (ORDER BY [n])", None),
+    ],
+)
+def test_rows_before_the_first_that_moves_stay_where_no_window_looks_ahead(
+    over: str, order: tuple[str, bool, bool] | None
+) -> None:
+    node = _plan(f"SELECT k, a, n, {over} AS b FROM t", "t").node("q")
+    assert isinstance(node.block, RankedBlock)
+    assert (node.strategy == "affected rows") == (order is not None)
+    found = node.block.order
+    assert (found and (found.descending, found.nulls_first)) == (order and order[1:])
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("nulls_first", [False, True])
+def test_the_rows_from_a_place_on_are_those_that_do_not_sort_before_it(descending: bool, nulls_first: bool) -> None:
+    order = Order(Field("o", "INTEGER"), descending, nulls_first)
+    way = f"{'DESC' if descending else 'ASC'} NULLS {'FIRST' if nulls_first else 'LAST'}"
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE r AS SELECT unnest([1, 2, 2, 3, NULL, NULL]) AS o")
+        for place in (1, 2, 3, None):
+            connection.execute("CREATE OR REPLACE TABLE p AS SELECT ?::INTEGER AS o", [place])
+            found = connection.execute(ranked.from_place_sql(order, "r", "p")).fetchall()
+            ranks = f"SELECT o, rank() OVER (ORDER BY o {way}) AS n FROM r"
+            wanted = connection.execute(
+                f"SELECT o FROM ({ranks}) WHERE n >= (SELECT min(n) FROM ({ranks}) WHERE o IS NOT DISTINCT FROM ?)",
+                [place],
+            ).fetchall()
+            assert sorted(found, key=str) == sorted(wanted, key=str), place
 
 
 def test_only_touched_partitions_are_computed_again() -> None:

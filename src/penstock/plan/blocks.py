@@ -19,6 +19,7 @@ Strategy = Literal[
     "merge",
     "affected groups",
     "affected partitions",
+    "affected rows",
     "top rows",
     "affected sessions",
     "recent rows",
@@ -251,11 +252,21 @@ class Top:
 
 
 @dataclass(frozen=True)
+class Order:
+    """The column that all window functions of a SELECT order by first, where none of them looks at later rows."""
+
+    column: Field
+    descending: bool
+    nulls_first: bool
+
+
+@dataclass(frozen=True)
 class RankedBlock:
     """Window functions over partitions. keys: the input's columns that all of them partition by.
 
     columns: the input's own. outputs: (name, SQL over the input's columns, with window functions); qualify: which rows
-    stay. top: set where the first places of each partition decide alone. window: the window of event time among the
+    stay. top: set where the first places of each partition decide alone. order: set where there are no keys, and rows
+    before the first one that moves stay as they are. window: the window of event time among the
     keys. noisy: as in `RefreshBlock`.
     """
 
@@ -266,6 +277,7 @@ class RankedBlock:
     outputs: tuple[tuple[str, str], ...]
     qualify: str | None
     top: Top | None
+    order: Order | None
     window: Window | None
     noisy: tuple[str, ...] = field(default=(), repr=False)
 

@@ -135,7 +135,7 @@ def _sql(plan: Plan, node: Node) -> str:
         case GroupedBlock():
             return grouped.affected_rows_sql(block, contents[block.input], "affected groups")
         case RankedBlock(top=None):
-            return ranked.outputs_sql(block, ranked.within_sql(block, contents[block.input], "touched"))
+            return ranked.rows_sql(block, contents[block.input], "touched")
         case RankedBlock():
             return ranked.outputs_sql(block, f"_ps.c_{node.name}")
         case SessionBlock():

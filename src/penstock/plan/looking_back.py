@@ -40,7 +40,7 @@ def _looks_ahead(window: exp.Window) -> bool:
     function = window.this
     while isinstance(function, _WRAPPERS):
         function = function.this
-    if isinstance(function, _AHEAD) or not isinstance(function, exp.AggFunc):
+    if isinstance(function, _AHEAD) or not isinstance(function, exp.AggFunc | exp.RowNumber):
         return True
     if isinstance(function, exp.Lag) and not _is_number(function.args.get("offset") or exp.Literal.number(1)):
         return True

@@ -7,6 +7,10 @@ Delta rule, *affected partitions*:
 
     d  =  rows(P over content') - stored rows of P,   P the partitions that the delta touches
 
+Delta rule, *affected rows*, where all rows are one partition and no function looks at what comes later in the order:
+
+    d  =  rows(content') from p on - stored rows from p on,   p the first place in the order that the delta touches
+
 Delta rule, *top rows* (rows are kept by the first places of one rank that the outputs need alone). C holds the
 candidates of each partition, the input's rows within the first `at_most` places:
 
@@ -22,7 +26,7 @@ Reference version: `content_sql`, the query over the input's whole content.
 
 from __future__ import annotations
 
-from penstock.plan.blocks import Field, RankedBlock, column_list, quote, same
+from penstock.plan.blocks import Field, Order, RankedBlock, column_list, quote, same
 from penstock.plan.noise import without_noise_sql
 
 W = '"_ps_w"'
@@ -35,19 +39,28 @@ def content_sql(block: RankedBlock, content: str) -> str:
 
 def outputs_sql(block: RankedBlock, rows: str) -> str:
     """Partition keys and outputs over rows of the input, of whole partitions or of their candidates."""
-    keys = [quote(k.name) for k in block.keys]
+    keys = [quote(k.name) for k in hidden(block)]
     outputs = [f"{sql} AS {quote(name)}" for name, sql in block.outputs]
     qualify = f" QUALIFY {block.qualify}" if block.qualify else ""
     return f"SELECT {', '.join([*keys, *outputs])} FROM {rows} AS i{qualify}"
 
 
+def hidden(block: RankedBlock) -> tuple[Field, ...]:
+    """What is stored of a row beside the outputs: its partition keys, or its place in the order."""
+    return (*block.keys, *((block.order.column,) if block.order is not None else ()))
+
+
 def fields(block: RankedBlock) -> tuple[Field, ...]:
     """Partition keys and outputs."""
-    return (*block.keys, *block.relation.fields)
+    return (*hidden(block), *block.relation.fields)
 
 
 def touched_sql(block: RankedBlock, delta: str) -> str:
-    """The partitions that the delta touches."""
+    """The partitions that the delta touches; the first place in the order where that decides."""
+    if (order := block.order) is not None:
+        way = f"{'DESC' if order.descending else 'ASC'} NULLS {'FIRST' if order.nulls_first else 'LAST'}"
+        column = quote(order.column.name)
+        return f"SELECT {column} FROM {delta} ORDER BY {column} {way} LIMIT 1"
     return f"SELECT DISTINCT {column_list([k.name for k in block.keys]) or '1 AS _ps_one'} FROM {delta}"
 
 
@@ -56,6 +69,32 @@ def within_sql(block: RankedBlock, rows: str, partitions: str) -> str:
     if not block.keys:
         return f"(SELECT * FROM {rows})"
     return f"(SELECT s.* FROM {rows} AS s SEMI JOIN {partitions} AS a ON {same('s', 'a', block.keys)})"
+
+
+def rows_sql(block: RankedBlock, content: str, partitions: str) -> str:
+    """The outputs of the touched partitions over the input's content, or of the rows from the touched place on."""
+    if block.order is not None:
+        return from_place_sql(block.order, f"({outputs_sql(block, content)})", partitions)
+    return outputs_sql(block, within_sql(block, content, partitions))
+
+
+def stored_sql(block: RankedBlock, stored: str, partitions: str) -> str:
+    """What is stored of the same."""
+    if block.order is not None:
+        return f"({from_place_sql(block.order, stored, partitions)})"
+    return within_sql(block, stored, partitions)
+
+
+def from_place_sql(order: Order, rows: str, place: str) -> str:
+    """Those of the rows that do not come before the place."""
+    return f"SELECT s.* FROM {rows} AS s CROSS JOIN {place} AS a WHERE {_not_before(order)}"
+
+
+def _not_before(order: Order) -> str:
+    mine, place = (f"{alias}.{quote(order.column.name)}" for alias in "sa")
+    first, last = (mine, place) if order.nulls_first else (place, mine)
+    earlier = f"{mine} {'>' if order.descending else '<'} {place}"
+    return f"NOT (({first} IS NULL AND {last} IS NOT NULL) OR coalesce({earlier}, FALSE))"
 
 
 def delta_sql(block: RankedBlock, old: str, new: str) -> str:
@@ -70,6 +109,8 @@ def delta_sql(block: RankedBlock, old: str, new: str) -> str:
 
 def forget_sql(block: RankedBlock, stored: str, partitions: str) -> str:
     """Take what is stored of the partitions away."""
+    if block.order is not None:
+        return f"DELETE FROM {stored} AS s USING {partitions} AS a WHERE {_not_before(block.order)}"
     if not block.keys:
         return f"DELETE FROM {stored}"
     return f"DELETE FROM {stored} AS s USING {partitions} AS a WHERE {same('s', 'a', block.keys)}"

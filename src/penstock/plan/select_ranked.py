@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
-from penstock.plan.blocks import Field, RankedBlock, Relation, Top, Window, quote
+from penstock.plan.blocks import Field, Order, RankedBlock, Relation, Top, Window, quote
 from penstock.plan.clauses import Opaque, aggregates_in
 from penstock.plan.closings import fill
+from penstock.plan.looking_back import first_order, is_sorted
 from penstock.plan.noise import is_noisy
 from penstock.plan.parse import DIALECT
 
@@ -26,13 +27,15 @@ _WRAPPERS = (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)
 class Split:
     """inner: the query below, whose columns are named `_ps_...`; outputs, qualify: over its columns.
 
-    keys: its columns that are the partition keys.
+    keys: its columns that are the partition keys. order: the one that all windows order by first and look back along,
+    with its direction.
     """
 
     inner: exp.Select
     outputs: tuple[exp.Expr, ...]
     qualify: exp.Expr | None
     keys: tuple[str, ...]
+    order: tuple[str, exp.Ordered] | None
 
 
 def own_windows(select: exp.Select) -> list[exp.Window]:
@@ -54,6 +57,8 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     group = _written_group(select, projections) if grouped else []
     atoms = _Atoms(aggregates if grouped else None, group)
     keys = tuple(atoms.named(key, "k") for key in _common_partition(own_windows(select)))
+    first = first_order(own_windows(select)) if not keys else None
+    order = (atoms.named(first.this, "o"), first) if first is not None else None
     for key in group:
         atoms.named(key, "c")
     outputs = tuple(atoms.over(p) for p in projections)
@@ -64,7 +69,7 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     if group:
         inner.set("group", exp.Group(expressions=[key.copy() for key in group]))
     inner.set("expressions", [exp.alias_(e, n, quoted=True) for n, e in atoms.columns] or [exp.alias_("1", "_ps_one")])
-    return Split(inner, outputs, condition, keys)
+    return Split(inner, outputs, condition, keys, order)
 
 
 def ranked_block(name: str, fields: tuple[Field, ...], split: Split, below: Relation) -> RankedBlock:
@@ -94,7 +99,15 @@ def ranked_block(name: str, fields: tuple[Field, ...], split: Split, below: Rela
     )
     noisy = tuple(f.name for f, o in zip(fields, split.outputs, strict=True) if f.type == "DOUBLE" and is_noisy(o))
     qualify = split.qualify.sql(DIALECT) if split.qualify is not None else None
-    return RankedBlock(relation, below.name, below.fields, keys, outputs, qualify, top, window, noisy)
+    order = _order(split, by_name) if top is None else None
+    return RankedBlock(relation, below.name, below.fields, keys, outputs, qualify, top, order, window, noisy)
+
+
+def _order(split: Split, below: dict[str, Field]) -> Order | None:
+    if split.order is None or not is_sorted(below[split.order[0]].type):
+        return None
+    name, ordered = split.order
+    return Order(below[name], bool(ordered.args.get("desc")), bool(ordered.args.get("nulls_first")))
 
 
 def _nullable(output: exp.Expr, below: dict[str, Field]) -> bool:

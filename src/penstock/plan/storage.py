@@ -343,6 +343,8 @@ def _ranked_strategy(block: RankedBlock) -> tuple[Strategy, str]:
         return "top rows", f"the first {block.top.at_most} {each} decide alone"
     if block.keys:
         return "affected partitions", "what the windows partition by is computed again where it is touched"
+    if block.order is not None:
+        return "affected rows", "what comes from the first row that moves on is told again: no window looks ahead"
     return "refresh", "a window over all rows: they are one partition"
 
 

@@ -217,9 +217,11 @@ class Prepared:
         words = set(_WORD.findall(lower))
         named = any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
         # it looks through views, down to the tables
-        return named and bool(self.connection.get_table_names(sql))
+        # DuckDB looks for names without types, and fails where a RANGE frame adds an interval to one.
+        return named and (_RANGE_FRAME.search(sql) is not None or bool(self.connection.get_table_names(sql)))
 
 
+_RANGE_FRAME = re.compile(r"\bRANGE\s+BETWEEN\b", re.IGNORECASE)
 _INSERT = re.compile(r'INSERT INTO _ps\."(?:[^"]|"")+"(?: \([^()]*\))? (?=SELECT)')
 
 

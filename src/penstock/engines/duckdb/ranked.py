@@ -22,11 +22,11 @@ def run_ranked(scope: EpochScope, block: RankedBlock) -> None:
 def _run_partitions(scope: EpochScope, block: RankedBlock, delta: Delta) -> None:
     name = block.relation.name
     stored, touched, rows = table(f"t_{name}"), f"_ps_a_{name}", f"_ps_r_{name}"
-    if block.keys and scope.temporary(touched, ranked.touched_sql(block, delta.sql)) == 0:
+    if ranked.hidden(block) and scope.temporary(touched, ranked.touched_sql(block, delta.sql)) == 0:
         return
     content = content_name(scope.plan.node(block.input).relation)
-    scope.temporary(rows, ranked.outputs_sql(block, ranked.within_sql(block, content, quote(touched))))
-    old = ranked.within_sql(block, stored, quote(touched))
+    scope.temporary(rows, ranked.rows_sql(block, content, quote(touched)))
+    old = ranked.stored_sql(block, stored, quote(touched))
     moved = scope.temporary(delta_name(block.relation), ranked.delta_sql(block, old, quote(rows)))
     if not moved:
         return
