@@ -461,7 +461,8 @@ RANKED = tuple(
         _one("after_qualify", "SELECT k, x FROM m QUALIFY x IS DISTINCT FROM lag(x) OVER (ORDER BY k)"),
         _one(
             "after_range",
-            "SELECT at, v, count(*) OVER (ORDER BY at RANGE BETWEEN INTERVAL 5 SECONDS PRECEDING AND CURRENT ROW) AS n, "
+            "SELECT at, v, count(*) OVER (ORDER BY at RANGE BETWEEN INTERVAL 5 SECONDS PRECEDING AND CURRENT ROW) "
+            "AS n, "
             "max(v) OVER (ORDER BY at ROWS BETWEEN 3 PRECEDING AND 1 PRECEDING) AS h FROM s",
         ),
         _one("after_floats", "SELECT v, f, sum(f) OVER (ORDER BY v DESC) AS s FROM s"),
