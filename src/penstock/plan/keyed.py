@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import Field, Relation, column_list, quote, same
+from penstock.plan.multiset import delete_by_row_id
 
 POSITION = ("_ps_p", "_ps_o")
 
@@ -115,7 +116,7 @@ def delete_sql(stored: str, moved: str, rows: Sequence[int] | None = None) -> st
     """The rows that were found go by their row ids, which are theirs until the transaction ends. rows: these few."""
     if rows is not None:
         return f"DELETE FROM {stored} WHERE rowid IN ({', '.join(map(str, rows))})"
-    return f"DELETE FROM {stored} WHERE rowid IN (SELECT _ps_row FROM {moved} WHERE _ps_row IS NOT NULL)"
+    return delete_by_row_id(stored, "_ps_row", f"{moved} WHERE _ps_row IS NOT NULL")
 
 
 def insert_sql(relation: Relation, stored: str, moved: str) -> str:
