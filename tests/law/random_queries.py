@@ -37,6 +37,8 @@ FUNCTIONS: dict[Tag, tuple[str, ...]] = {
     "L": ("list_sort({0})",),
 }
 JOINS = ("JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN", "CROSS JOIN")
+# What is known to be recomputed: a window over all rows that looks ahead, or follows an order of lists.
+RECOMPUTED = "window over all rows, ahead"
 SETS = ("UNION ALL", "UNION", "EXCEPT", "EXCEPT ALL", "INTERSECT", "INTERSECT ALL")
 
 
@@ -180,9 +182,12 @@ class Writer:
             f"{inner.sql} ORDER BY {inner.columns[0].sql}{way} LIMIT {self._one(1, 2, 3)}{offset}", inner.columns
         )
 
-    def _over(self, columns: Sequence[Column]) -> str:
+    def _over(self, columns: Sequence[Column], *, ahead: bool = False) -> str:
         partition = f"PARTITION BY {self._one(*columns).sql} " if self._sometimes(2) else ""
-        return f"({partition}ORDER BY {self._one(*columns).sql}{self._one('', ' DESC')})"
+        order = self._one(*columns)
+        if not partition and (ahead or order.tag == "L"):
+            self.features.add(RECOMPUTED)
+        return f"({partition}ORDER BY {order.sql}{self._one('', ' DESC')})"
 
     def _window(self, depth: int) -> Relation:
         self.features.add("window")
@@ -196,7 +201,8 @@ class Writer:
             choices.append(Column(f"sum({of.sql})", of.tag))
         function = self._one(*choices)
         shown = [self._one(*usable) for _ in range(self._draw(st.integers(1, 2)))]
-        result = Column(f"{function.sql} OVER {self._over(usable)}", function.tag)
+        over = self._over(usable, ahead=function.sql.startswith("lead"))
+        result = Column(f"{function.sql} OVER {over}", function.tag)
         return self._select("", [*shown, result], f"FROM {from_}{self._where(columns, 0)}")
 
     def _top(self, depth: int) -> Relation:

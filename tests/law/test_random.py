@@ -1,5 +1,7 @@
 """Random queries over random sources hold the law in random epochs, and what comes and goes leaves nothing behind.
 
+Their views are pinned to incremental, and the share of them that has no block on refresh is asserted per feature (P5).
+
 A failure prints the case as an SQL file and its epochs; LAW_SHRINK=1 makes it small first (some minutes).
 """
 
@@ -23,7 +25,7 @@ from penstock.plan.plan import Plan
 from penstock.runtime.session import Session
 from tests.law.law import Fold, lawful, rows_of
 from tests.law.oracle import Values, difference
-from tests.law.random_queries import RandomQuery, queries
+from tests.law.random_queries import RECOMPUTED, RandomQuery, queries
 from tests.law.random_world import TYPES, Contents, Event, Row, Source, epochs, row, sources
 
 SOAK_CASES = 20_000
@@ -42,7 +44,7 @@ class RandomCase:
     @property
     def sql(self) -> str:
         declared = "\n".join(s.sql for s in self.sources)
-        return f"{declared}\nCREATE VIEW q WITH (state = 'unbounded') AS\n{self.query.sql};\n"
+        return f"{declared}\nCREATE VIEW q WITH (state = 'unbounded', strategy = 'incremental') AS\n{self.query.sql};\n"
 
     def __repr__(self) -> str:
         lines = [f"epoch {n}: {', '.join(map(repr, e))}" for n, e in enumerate(self.history)]
@@ -71,7 +73,7 @@ class Shares:
     def count(self, query: RandomQuery, plan: Plan) -> None:
         refreshed = [n for n in plan.nodes if n.strategy == "refresh"]
         self.reasons.update(n.reason for n in refreshed)
-        for feature in ("all", *query.features):
+        for feature in (RECOMPUTED,) if RECOMPUTED in query.features else ("all", *query.features):
             self.cases[feature] += 1
             self.incremental[feature] += not refreshed
 
@@ -81,6 +83,14 @@ class Shares:
         for title, counter in (("refreshed", self.reasons), ("refused", self.refused)):
             yield from (f"{title}: {count} x {reason}" for reason, count in counter.most_common())
 
+    def rare(self, share: float, cases: int) -> list[str]:
+        """The features of at least so many cases of which fewer than that share have no refresh."""
+        return [
+            f"{feature}: {self.incremental[feature]} of {count}"
+            for feature, count in self.cases.items()
+            if feature != RECOMPUTED and count >= cases and self.incremental[feature] < share * count
+        ]
+
 
 SHARES = Shares()
 
@@ -88,8 +98,11 @@ SHARES = Shares()
 @pytest.fixture(autouse=True, scope="module")
 def report(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
     terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    if terminal is not None:
+    if terminal is None or capture is None:
+        return
+    with capture.global_and_fixture_disabled():
         terminal.write_line("")
         for line in SHARES.lines():
             terminal.write_line(line)
@@ -210,6 +223,18 @@ def test_many_random_queries_hold_the_law(_part: int) -> None:
         hold(case)
 
     holds()
+
+
+@pytest.mark.slow
+def test_p5_of_each_feature_nearly_all_cases_run_without_a_refresh() -> None:
+    @lawful(300)
+    @given(cases())
+    def plans(case: RandomCase) -> None:
+        planned(case)
+
+    plans()
+    assert SHARES.cases["all"] >= 20
+    assert not SHARES.rare(0.9, 20)
 
 
 # -- metamorphic -------------------------------------------------------------------------------------------------------
