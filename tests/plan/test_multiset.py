@@ -31,7 +31,8 @@ def test_rows_that_come_and_go_in_one_transaction() -> None:
         names, amounts, weights = zip(*delta, strict=True)
         connection.register("given", pa.table({"name": names, "amount": amounts, "w": weights}))
         connection.execute(
-            'CREATE OR REPLACE TEMP TABLE delta AS SELECT name, amount::DECIMAL(20,4) AS amount, w AS "_ps_w" FROM given'
+            "CREATE OR REPLACE TEMP TABLE delta AS "
+            'SELECT name, amount::DECIMAL(20,4) AS amount, w AS "_ps_w" FROM given'
         )
         connection.execute("BEGIN")
         connection.execute(multiset.insert_sql("stored", "delta", FIELDS, True))

@@ -12,8 +12,8 @@ from penstock.plan.blocks import Field, column_list, quote, same
 def delete_by_row_id(table: str, row: str, relation: str) -> str:
     """Delete the rows whose ids are in the column `row` of `relation` (SQL; it holds no NULL).
 
-    The sums keep DuckDB 2.0 from pushing a filter on the row id into the scan, which over rows that were inserted in the
-    same transaction reads and destroys memory that is not theirs (decision 0025).
+    The sums keep DuckDB 2.0 from pushing a filter on the row id into the scan, which over rows that were inserted in
+    the same transaction reads and destroys memory that is not theirs (decision 0025).
     """
     return f"DELETE FROM {table} WHERE rowid + 1 IN (SELECT {row} + 1 FROM {relation})"
 
