@@ -45,11 +45,15 @@ class Counting:
         self.statements: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        found = getattr(self._connection, name)
+        if name not in ("execute", "_submit"):
+            return found
 
-    def execute(self, sql: str, *given: Any) -> duckdb.DuckDBPyConnection:
-        self.statements.append(sql)
-        return self._connection.execute(sql, *given)
+        def counted(sql: object, *given: Any) -> Any:
+            self.statements.append(str(sql))
+            return found(sql, *given)
+
+        return counted
 
 
 def _sql(views: dict[str, str]) -> str:
@@ -67,8 +71,9 @@ def counted(views: dict[str, str]) -> Iterator[tuple[Session, Counting]]:
         session.insert("m", [{"k": k, "x": k} for k in range(4)])
         session.insert("s", [{"k": 1, "at": "2026-01-01T00:00:00"}])
         session.commit()
-        counting = Counting(session._state._connection)
-        session._state._connection = counting  # type: ignore[assignment]
+        small = session._state._small
+        counting = Counting(small.connection)
+        small.connection = counting  # type: ignore[assignment]
         yield session, counting
 
 

@@ -23,6 +23,12 @@ from penstock.plan.blocks import Aggregate, Field, GroupedBlock, column_list, qu
 from penstock.plan.noise import settled_sql
 
 W = '"_ps_w"'
+# Columns of `merge_step_sql`: whether the group lived and lives; its place in the state; outputs before and after;
+# whether the delta has the former and the latter.
+OLD, NEW, INDEX = "_ps_old", "_ps_new", "_ps_i"
+BEFORE, AFTER = "_ps_b_", "_ps_a_"
+OUT, IN = "_ps_out", "_ps_in"
+_HAD, _HAS = "_ps_had", "_ps_has"
 
 
 def content_sql(block: GroupedBlock, content: str) -> str:
@@ -46,10 +52,10 @@ def merge_state_sql(block: GroupedBlock, partials: str, state: str) -> str:
     return f"SELECT s.* FROM {state} AS s SEMI JOIN {partials} AS g ON {same('s', 'g', block.keys)}"
 
 
-def merge_touched_sql(block: GroupedBlock, partials: str, state: str) -> str:
+def merge_touched_sql(block: GroupedBlock, partials: str, state: str, also: tuple[str, ...] = ()) -> str:
     """One wide row per touched group: keys, `_ps_old` and `_ps_new` (does the group live), old and new partials.
 
-    partials: what `partials_sql` gives; state: that of these groups, and perhaps of others.
+    partials: what `partials_sql` gives; state: that of these groups, and perhaps of others; also: more of its columns.
     """
     keys = column_list([k.name for k in block.keys], "g")
     columns = [keys] if keys else []
@@ -58,7 +64,55 @@ def merge_touched_sql(block: GroupedBlock, partials: str, state: str) -> str:
     columns += [f'{alive} AS "_ps_old"', f'{will_live} AS "_ps_new"']
     for old, new, name in _merged(block):
         columns += [f"{old} AS {quote('o' + name)}", f"{new} AS {quote('n' + name)}"]
+    columns += [f"s.{quote(name)}" for name in also]
     return f"SELECT {', '.join(columns)} FROM {partials} AS g LEFT JOIN {state} AS s ON {same('s', 'g', block.keys)}"
+
+
+def step_names(block: GroupedBlock) -> tuple[str, ...]:
+    """The columns of `merge_step_sql`."""
+    partials = [prefix + name for _, _, name in _merged(block) for prefix in "on"]
+    outputs = [prefix + name for name, _ in block.outputs for prefix in (BEFORE, AFTER)]
+    return (*(k.name for k in block.keys), OLD, NEW, *partials, INDEX, *outputs, OUT, IN)
+
+
+def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
+    """The wide rows with what the block's delta needs of them: outputs before and after, and which of them it has.
+
+    state: of these groups and others, with `_ps_i`. An output is evaluated for a group that shows it alone.
+    """
+    touched = merge_touched_sql(block, partials, state, (INDEX,))
+    sides = ((OLD, "o", _HAD, BEFORE), (NEW, "n", _HAS, AFTER))
+    types = {f.name: f.type for f in block.relation.fields}
+    shown, outputs = [], []
+    for lives, prefix, shows, label in sides:
+        having = f"({_finished(block, block.having, '', prefix)}) IS TRUE" if block.having else "TRUE"
+        shown.append(f"CASE WHEN {lives} THEN {having} ELSE FALSE END AS {shows}")
+        for name, sql in block.outputs:
+            value = f"CASE WHEN {shows} THEN {_finished(block, sql, '', prefix)} END"
+            outputs.append(f"CAST({value} AS {types[name]}) AS {quote(label + name)}")
+    same_values = " AND ".join(
+        f"{quote(BEFORE + name)} IS NOT DISTINCT FROM {quote(AFTER + name)}"
+        for name, sql in block.outputs
+        if _reads_aggregates(block, sql)
+    )
+    moved = f"NOT ({_HAD} AND {_HAS} AND {same_values or 'TRUE'})"
+    return (
+        f"SELECT * EXCLUDE ({_HAD}, {_HAS}), {_HAD} AND {moved} AS {OUT}, {_HAS} AND {moved} AS {IN} "
+        f"FROM (SELECT *, {', '.join(outputs)} FROM (SELECT *, {', '.join(shown)} FROM ({touched})))"
+    )
+
+
+def step_order_sql(block: GroupedBlock, rows: str) -> str:
+    """The rows of `merge_step_sql` in the order of the view's key."""
+    order = ", ".join(
+        f"CASE WHEN {IN} THEN {quote(AFTER + name)} ELSE {quote(BEFORE + name)} END" for name in block.relation.key
+    )
+    return f"SELECT * FROM {rows} WHERE {OUT} OR {IN} ORDER BY {order}"
+
+
+def one_row_a_group(block: GroupedBlock) -> bool:
+    """Whether the view's key is the groups', so that a group has one row in it at most."""
+    return bool(block.relation.key) and len(block.relation.key) == len(block.keys)
 
 
 def merge_delete_sql(block: GroupedBlock, touched: str, state: str) -> str:

@@ -19,9 +19,9 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, RawBatch, Source
 from penstock.engines.base import EpochInput, SourceInput
 from penstock.engines.duckdb.change import Found, apply, inspect
-from penstock.engines.duckdb.connection import connect
 from penstock.engines.duckdb.engine import DATABASE, DuckState
 from penstock.engines.duckdb.outbox import fetch
+from penstock.engines.duckdb.redo import open_state
 from penstock.errors import StateError
 from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import SourceDecl
@@ -230,7 +230,7 @@ class _Reading:
     def _given(self) -> None:
         """Tables and references as the old state has them, and which records were refused there."""
         sources: dict[str, SourceInput] = {}
-        with connect(self._database) as connection:
+        with open_state(self._database) as connection:
             for name in self._taken:
                 block = self._plan.node(name).block
                 assert isinstance(block, SourceBlock)

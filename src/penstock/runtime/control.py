@@ -152,6 +152,7 @@ class ControlServer:
         match request.get("do"):
             case "sql":
                 with _CURSOR_LOCK:
+                    self._runner.state.settle(self._cursor)
                     run = functools.partial(run_query, self._cursor)
                     return rows_of(asked(self._runner.plan, run, str(request["query"])))
             case "stop":

@@ -267,10 +267,7 @@ class Session:
         known = self._schemas.get(view)
         if known is not None:
             return known.empty_table()
-        # A view that is kept nowhere has its changes alone.
-        plan = self._state.plan
-        columns = [f"NULL::{f.type} AS {_quoted(f.name)}" for f in plan.node(plan.node_of(view)).relation.fields]
-        fields = self._state.query(f"SELECT {', '.join(columns)} LIMIT 0").schema
+        fields = self._state.schema(view)
         extra = [("_op", pa.string()), ("_epoch", pa.int64()), ("_seq", pa.int64()), ("_correction", pa.bool_())]
         self._schemas[view] = pa.schema([*fields, *(pa.field(n, t) for n, t in extra)])
         return self._schemas[view].empty_table()
@@ -289,10 +286,6 @@ _LETTER_TYPES: Mapping[str, pa.DataType] = {
     "value": pa.binary(),
     "status": pa.string(),
 }
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _now_us() -> int:

@@ -11,7 +11,9 @@ from typing import assert_never
 
 import duckdb
 
+from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.fold import run_step
+from penstock.engines.duckdb.outbox import step_records
 from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.sessions import run_sessions
@@ -196,6 +198,9 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     delta = _group_delta(scope, block)
     if delta is None:
         return
+    if scope.behind is not None and name in scope.behind.blocks:
+        _run_behind(scope, scope.behind, block, delta)
+        return
     touched, unit = quote(f"_ps_t_{name}"), scope.again.get(name)
 
     def partials() -> str:
@@ -219,6 +224,28 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
         scope.statements.write(grouped.merge_delete_sql(block, touched, state))
     scope.statements.write(scope.text(("insert", name), lambda: grouped.merge_insert_sql(block, touched, state)))
     _keyed_delta(scope, block, scope.text(("delta", name), lambda: grouped.merge_delta_sql(block, touched, keys=True)))
+
+
+def _run_behind(scope: EpochScope, behind: Behind, block: GroupedBlock, delta: Delta) -> None:
+    """Merge with the groups in memory: one statement, in which all is read that the epoch's records are made of."""
+    name = block.relation.name
+
+    def step(groups: str) -> str:
+        make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
+        return grouped.merge_step_sql(block, f"({make(block, delta.sql, delta.weighted)})", groups)
+
+    touched = behind.touched(name, lambda groups: scope.text(("step", name, str(scope.first), delta.sql), lambda: step(groups)))
+    if not len(touched):
+        return
+    rows = quote(f"_ps_t_{name}")
+    if grouped.one_row_a_group(block):
+        if len(touched) > 1:
+            sql = scope.text(("order", name), lambda: grouped.step_order_sql(block, rows))
+            touched = scope.statements.fetch(sql)
+        scope.changes[name] = step_records(block, touched)
+        if not len(scope.changes[name]):
+            return
+    _keyed_delta(scope, block, scope.text(("delta", name), lambda: grouped.merge_delta_sql(block, rows, keys=True)))
 
 
 def _keyed_delta(scope: EpochScope, block: GroupedBlock, sql: str) -> None:

@@ -20,6 +20,7 @@ from penstock.engines.base import Progress
 from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.outbox import fetch
+from penstock.engines.duckdb.redo import open_state
 from penstock.engines.duckdb.state import table
 from penstock.errors import StateError
 from penstock.functions import register
@@ -58,7 +59,7 @@ def read(old: Path) -> Handed | None:
         StateError: PS-STATE-005 when the checkpoint cannot be written.
     """
     try:
-        connection = connect(old)
+        connection = open_state(old)
     except StateError:
         return None
     with connection:

@@ -18,8 +18,9 @@ import duckdb
 from penstock.engines.base import Progress
 from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.blocks import run_named_block
-from penstock.engines.duckdb.connection import connect, first_row, thread_count
+from penstock.engines.duckdb.connection import first_row, thread_count
 from penstock.engines.duckdb.outbox import changes_sql
+from penstock.engines.duckdb.redo import open_state
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
@@ -72,7 +73,7 @@ def inspect(database: Path, plan: Plan) -> Found | None:
     """
     if not database.exists():
         return None
-    with connect(database) as connection:
+    with open_state(database) as connection:
         try:
             if not state.exists(connection):
                 return None
@@ -117,7 +118,7 @@ def apply(database: Path, plan: Plan, found: Found, side: Path | None = None) ->
         RunError: PS-RUN-003 when a query of the new plan fails on the rows that are there.
         StateError: PS-STATE-005 when it cannot be written. Either way the old state stays.
     """
-    with connect(database, beside=side) as connection:
+    with open_state(database, beside=side) as connection:
         if side is not None:
             connection.execute(f"ATTACH {literal(str(side))} AS {_SIDE} (READ_ONLY)")
         register(connection, plan.graph.functions)

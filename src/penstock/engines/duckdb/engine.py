@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import pyarrow as pa
 from penstock.contract.schema import Verdict
 from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
 from penstock.engines.duckdb import carry, letters, state
+from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.binder import DuckBinder, refuse_taken
 from penstock.engines.duckdb.broken import Letter
-from penstock.engines.duckdb.connection import connect, first_row, thread_count
+from penstock.engines.duckdb.connection import first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.prepared import Prepared
+from penstock.engines.duckdb.redo import open_state
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.switch import Switch
@@ -36,6 +40,8 @@ from penstock.plan.blocks import (
 from penstock.plan.compile import compile_plan
 from penstock.plan.plan import Plan
 from penstock.plan.pruning import columns_judged, columns_read
+
+_log = logging.getLogger(__name__)
 
 DATABASE = "state.duckdb"
 # Rows of an epoch from which a second thread pays, and plans for the rows that are there.
@@ -77,31 +83,33 @@ class DuckState:
         self.plan = plan
         self._small_epoch = small_epoch
         self._folder = folder
-        self._connection = connect(folder / DATABASE if folder else None, threads=threads, memory_limit=memory_limit)
-        register(self._connection, plan.graph.functions)
+        self._database = open_state(folder / DATABASE if folder else None, threads=threads, memory_limit=memory_limit)
+        register(self._database, plan.graph.functions)
         self.decoders = {s.source.name: _decoder(s, (formats or {}).get(s.source.name, "json")) for s in plan.sources}
         try:
             self._open()
         except BaseException:
-            self._connection.close()
+            self._database.close()
             raise
         self._wanted = Wanted(
             {s.name: self._node(s.view) for s in plan.graph.sinks},
             {v.name: v.node for v in plan.views} if collect else {},
             {s.source.name: columns_judged(plan, s) for s in plan.sources},
             {s.source.name: columns_read(plan, s) for s in plan.sources},
-            thread_count(self._connection),
+            thread_count(self._database),
         )
         self._threads = self._wanted.threads
-        self._large, self._small = Planned(self._connection), Prepared(self._connection)
-        self.switch = Switch(plan, self._connection)
-        self._delivered: dict[str, int] = {}
+        self._large, self._small = Planned(self._database), Prepared(self._database)
+        self._behind = Behind(plan, self._small)
+        # An epoch and a settling exclude each other: who asks for the latter may be another thread.
+        self._lock = threading.RLock()
+        self.switch = Switch(plan, self._database)
         self.collected: dict[str, pa.Table] = {}
         self._count_requests()
         self._guarded: dict[str, int] = {}
 
     def _open(self) -> None:
-        connection = self._connection
+        connection = self._database
         try:
             if not state.exists(connection):
                 connection.execute("BEGIN")
@@ -132,29 +140,33 @@ class DuckState:
             StateError: the state cannot be written (disk full, no permission).
         """
         rows = sum(b.rows for source in epoch.sources.values() for b in source.batches)
+        with self._lock:
+            return self._run(epoch, rows, small=rows < self._small_epoch)
+
+    def _run(self, epoch: EpochInput, rows: int, *, small: bool) -> EpochResult:
         self._use_threads(rows)
         again = self.switch.choose(epoch)
+        # What computes groups again reads their tables.
+        in_memory = small and not again
+        if not in_memory or self._behind.due:
+            self.settle()
+        if not in_memory:
+            self._behind.forget()
         try:
             moved, result, views = run_epoch(
-                self._small if rows < self._small_epoch else self._large,
+                self._small if small else self._large,
                 self.plan,
                 self.decoders,
                 self.progress,
                 epoch,
                 self._wanted,
-                self._delivered,
+                self._behind.delivered,
                 self._guarded,
                 again,
+                self._behind if in_memory else None,
             )
         except (duckdb.IOException, duckdb.TransactionException) as problem:
-            # There is one writer, so a transaction fails for no other reason than that it cannot be written.
-            raise StateError(
-                "PS-STATE-005",
-                "the state cannot be written; the epoch was rolled back",
-                got=str(problem).split("\n")[0],
-                hint="free some disk space, then start again: nothing is lost",
-                retryable=True,
-            ) from problem
+            raise _unwritable(problem, "the epoch was rolled back") from problem
         except duckdb.Error as problem:
             raise failure(problem, self.plan.graph) or RunError(
                 "PS-RUN-003",
@@ -166,14 +178,35 @@ class DuckState:
         self.switch.learn(epoch, again, result.spent)
         self.progress = moved
         self.collected = views
-        self._delivered = {}
+        if not in_memory:
+            self._behind.delivered.clear()
         return result
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        """The database with its tables up to date: all that reads or changes them, but an epoch, comes by here."""
+        self.settle()
+        return self._database
+
+    def settle(self, connection: duckdb.DuckDBPyConnection | None = None) -> None:
+        """Bring the tables up to date, by the `connection` of another thread if it asks.
+
+        Raises:
+            StateError: the state cannot be written.
+        """
+        with self._lock:
+            if not self._behind.pending:
+                return
+            try:
+                self._behind.settle(connection or self._database)
+            except (duckdb.IOException, duckdb.TransactionException) as problem:
+                raise _unwritable(problem, "its epochs are there, its tables are behind") from problem
 
     def _use_threads(self, rows: int) -> None:
         """Small epochs run on one thread: handing their work to others takes longer than doing it."""
         wanted = 1 if self.plan.light and rows < self._small_epoch else self._wanted.threads
         if wanted != self._threads:
-            self._connection.execute(f"SET threads = {wanted}")
+            self._database.execute(f"SET threads = {wanted}")
             self._threads = wanted
 
     def outbox(self, sink: str, after_epoch: int) -> Iterator[tuple[int, pa.Table]]:
@@ -186,8 +219,8 @@ class DuckState:
             yield epoch, fetch(self._connection, f"SELECT * FROM {name} WHERE _epoch = {epoch} ORDER BY _seq")
 
     def delivered(self, sink: str, epoch: int) -> None:
-        """The outbox up to `epoch` is dropped with the next commit."""
-        self._delivered[sink] = epoch
+        """The outbox up to `epoch` is dropped with the next large epoch or settling."""
+        self._behind.delivered[sink] = epoch
 
     def record_refused(self, sink: str, rows: pa.Table, reason: str) -> None:
         """Keep rows that a sink will never take as dead letters of `sink:NAME`; twice is once."""
@@ -206,9 +239,10 @@ class DuckState:
 
     def forget_delivered(self) -> None:
         """Drop what was delivered from the outbox at once (at the end of a run)."""
-        for sink, epoch in self._delivered.items():
-            self._connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
-        self._delivered = {}
+        connection = self._connection
+        for sink, epoch in self._behind.delivered.items():
+            connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
+        self._behind.delivered.clear()
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -234,13 +268,19 @@ class DuckState:
             )
         return fetch(self._connection, f"SELECT {column_list(node.relation.columns)} FROM {quote(name)}")
 
+    def schema(self, view: str) -> pa.Schema:
+        """The columns of a view, which may be kept nowhere and have its changes alone."""
+        fields = self.plan.node(self.plan.node_of(view)).relation.fields
+        columns = ", ".join(f"NULL::{f.type} AS {quote(f.name)}" for f in fields)
+        return fetch(self._database, f"SELECT {columns} LIMIT 0").schema
+
     def query(self, sql: str) -> pa.Table:
         """A read-only query over views, kept sources and the ledgers (`_ps.dead`, `_ps.late`, `_ps.journal`)."""
         return run_query(self._connection, sql)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection of its own to the same database, for another thread."""
-        return self._connection.cursor()
+        """A connection of its own to the same database, for another thread, which is to `settle` before it reads."""
+        return self._database.cursor()
 
     def dead_letters(self, source: str | None = None, status: str | None = None) -> list[DeadLetter]:
         """Records that broke their contract."""
@@ -326,6 +366,12 @@ class DuckState:
         """Drop what no correction can reach any more, and checkpoint."""
         if self._folder is None:
             return
+        with self._lock:
+            self._maintain()
+
+    def _maintain(self) -> None:
+        connection = self._connection
+        self._behind.forget()
         horizons = {
             s.source.name: round(s.source.correction_horizon.total_seconds() * 1_000_000) for s in self.plan.sources
         }
@@ -337,9 +383,9 @@ class DuckState:
             watermark = self.progress.sources[source.name].watermark_us
             if watermark is not None and source.within is not None:
                 cutoff = watermark - round(source.within.total_seconds() * 1_000_000)
-                self._connection.execute(f"DELETE FROM {table('u_' + source.name)} WHERE _ps_at <= {from_us(cutoff)}")
-        self._connection.execute(f"DELETE FROM _ps.journal WHERE epoch < {self.progress.epoch - JOURNAL_ROWS}")
-        self._connection.execute("CHECKPOINT")
+                connection.execute(f"DELETE FROM {table('u_' + source.name)} WHERE _ps_at <= {from_us(cutoff)}")
+        connection.execute(f"DELETE FROM _ps.journal WHERE epoch < {self.progress.epoch - JOURNAL_ROWS}")
+        connection.execute("CHECKPOINT")
 
     def _forget_closed(
         self,
@@ -360,8 +406,24 @@ class DuckState:
 
     def close(self) -> None:
         """Close the database; a state on disk is checkpointed."""
+        try:
+            self.settle()
+        except StateError as problem:
+            # Nothing is lost: whoever opens the state next settles it.
+            _log.warning("closed without settling: %s", problem)
         self._small.close()
-        self._connection.close()
+        self._database.close()
+
+
+def _unwritable(problem: duckdb.Error, what: str) -> StateError:
+    # There is one writer, so a transaction fails for no other reason than that it cannot be written.
+    return StateError(
+        "PS-STATE-005",
+        f"the state cannot be written; {what}",
+        got=str(problem).split("\n")[0],
+        hint="free some disk space, then start again: nothing is lost",
+        retryable=True,
+    )
 
 
 def _decoder(block: SourceBlock, format: str) -> Decoder:

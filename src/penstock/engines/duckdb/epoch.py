@@ -16,12 +16,14 @@ import pyarrow as pa
 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb import letters
+from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.blocks import add_terms, run_block, run_named_block, start_joins
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
 from penstock.engines.duckdb.outbox import Changes
+from penstock.engines.duckdb.redo import Moved, entry_row
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.sources import Outcome, run_source, take_idle, version_of
-from penstock.engines.duckdb.state import entry_row, journal_entry, table
+from penstock.engines.duckdb.state import journal_entry, table
 from penstock.engines.duckdb.statements import Statements
 from penstock.formats.decode import Decoder
 from penstock.observe.timing import part
@@ -59,6 +61,7 @@ def run_epoch(
     delivered: Mapping[str, int],
     guarded: dict[str, int],
     again: Mapping[str, Unit],
+    behind: Behind | None,
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     """Execute and commit; the new progress, the result, and the changes of `wanted.views`.
 
@@ -67,7 +70,9 @@ def run_epoch(
     """
     while True:
         try:
-            done = _attempt(statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded), again)
+            done = _attempt(
+                statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded), again, behind
+            )
             break
         except MalformedRecords as met:
             guarded[met.source] = GUARDED_EPOCHS
@@ -88,6 +93,7 @@ def _attempt(
     delivered: Mapping[str, int],
     guarded: frozenset[str],
     again: Mapping[str, Unit],
+    behind: Behind | None,
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
     moved = progress.copy()
@@ -96,7 +102,7 @@ def _attempt(
     connection = statements.connection
     connection.execute("BEGIN")
     try:
-        run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again)
+        run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again, behind)
         with part("check"):
             run.sources()
         with part("merge"):
@@ -112,7 +118,11 @@ def _attempt(
     except BaseException:
         _roll_back(connection)
         statements.reset()
+        if behind is not None:
+            behind.rolled_back()
         raise
+    if behind is not None:
+        behind.committed()
     failpoints.hit(AFTER_COMMIT)
     for name in run.scope.given:
         statements.take(name)
@@ -153,6 +163,7 @@ class _Run:
         guarded: frozenset[str],
         wanted: Wanted,
         again: Mapping[str, Unit],
+        behind: Behind | None,
     ) -> None:
         self.statements, self.connection = statements, statements.connection
         self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
@@ -178,6 +189,7 @@ class _Run:
             # What comes back to a block comes by itself, so in a correction all move by their changes.
             again={} if self.correction else again,
             versions={name: version_of(s) for name, s in progress.sources.items()},
+            behind=behind,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}
@@ -275,7 +287,7 @@ class _Run:
 
     def changes(self, wanted: Wanted, delivered: Mapping[str, int]) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
         """Change records: into the outbox for sinks, and fetched for both."""
-        for sink, epoch in delivered.items():
+        for sink, epoch in delivered.items() if self.scope.behind is None else ():
             self.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
         changes = Changes(self.scope)
         sinks = {sink: rows for sink, node in wanted.sinks.items() if (rows := changes.send(sink, node)) is not None}
@@ -294,6 +306,11 @@ class _Run:
             "advance": {n: s.advance_us for n, s in self.given.sources.items() if s.advance_us is not None},
         }
         entry = journal_entry(self.progress, self.ranges, extra)
-        self.statements.give("_ps_entry", entry_row(self.given.epoch, entry))
+        row = entry_row(self.given.epoch, entry.encode(), pa.string())
+        if self.scope.behind is not None:
+            self.scope.behind.stage(Moved("journal", row))
+            self.scope.behind.write(self.given.epoch)
+            return
+        self.statements.give("_ps_entry", row)
         self.statements.write(f"INSERT INTO {table('journal')} SELECT * FROM _ps_entry")
         self.statements.take("_ps_entry")

@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.engines.duckdb.prepared import carried
+from penstock.engines.duckdb.redo import Moved
 from penstock.engines.duckdb.scope import EpochScope
 from penstock.engines.duckdb.state import table
-from penstock.plan import multiset
+from penstock.plan import grouped, multiset
 from penstock.plan.blocks import GroupedBlock, Relation, column_list, quote
 
 
@@ -31,7 +32,9 @@ class Changes:
             return None
         if self._in_memory(name):
             rows = self.read(name)
-            if rows:
+            if rows and scope.behind is not None:
+                scope.behind.stage(Moved(f"o_{sink}", rows))
+            elif rows:
                 scope.statements.give(f"_ps_out_{sink}", rows)
                 scope.statements.write(f"INSERT INTO {outbox} SELECT * FROM {quote('_ps_out_' + sink)}")
             return rows or None
@@ -46,6 +49,8 @@ class Changes:
             return None
         if not self._in_memory(name):
             return scope.statements.fetch(changes_sql(scope, name))
+        if name not in self._rows and name in scope.changes:
+            self._rows[name] = self._tagged(scope.changes[name])
         if name not in self._rows:
             sql = scope.text(("records", name, scope.deltas[name].sql), lambda: self._records(name))
             self._rows[name] = self._tagged(scope.statements.fetch(sql))
@@ -71,6 +76,31 @@ class Changes:
         return pa.Table.from_arrays([*columns[:-1], epochs, columns[-1], flags], names=names)
 
 
+def step_records(block: GroupedBlock, touched: pa.Table) -> pa.Table:
+    """The records of what `grouped.merge_step_sql` gives, where each group has one row in the view at most.
+
+    Reference version: `numbered_sql`, of the block's delta.
+    """
+    goes, comes = (touched.column(name).to_numpy() for name in (grouped.OUT, grouped.IN))
+    count = len(touched)
+    # of each group the row before and the row after, one after the other
+    places = np.column_stack((np.arange(count), np.arange(count) + count)).ravel()
+    there = np.column_stack((goes, comes)).ravel()
+    both = np.repeat(goes & comes, 2)[there]
+    after = np.tile((False, True), count)[there]
+    names = list(block.relation.columns)
+    before, now = (
+        touched.select([label + name for name in names]).rename_columns(names)
+        for label in (grouped.BEFORE, grouped.AFTER)
+    )
+    rows = pa.concat_tables([before, now]).combine_chunks().take(pa.array(places[there]))
+    ops, numbers = _OPS.take(pa.array(both * 2 + after)), pa.array(np.arange(len(rows)))
+    return pa.Table.from_arrays([*rows.columns, ops, numbers], names=[*names, "_op", "_seq"])
+
+
+_OPS = pa.array(["-D", "+I", "-U", "+U"])
+
+
 def changes_sql(scope: EpochScope, name: str) -> str:
     """The change records of a relation that moved, as the outbox has them."""
     columns = column_list(scope.plan.node(name).relation.columns)
@@ -91,7 +121,7 @@ def numbered_sql(scope: EpochScope, name: str) -> str:
         return f"SELECT {columns}, '+I' AS _op, row_number() OVER (ORDER BY {order}) - 1 AS _seq FROM {delta.sql}"
     net = (
         delta.sql
-        if isinstance(node.block, GroupedBlock) and relation.key and len(relation.key) == len(node.block.keys)
+        if isinstance(node.block, GroupedBlock) and grouped.one_row_a_group(node.block)
         else f"({multiset.consolidated_sql(delta.sql, relation.fields)})"
     )
     return _keyed(relation, net) if relation.key else _repeated(relation, net)

@@ -105,7 +105,7 @@ class Prepared:
             result.discard()
             return self._store_table(name, sql)
         rows = result.table()
-        self._hold(name, rows, text.types)
+        self.hold(name, rows, text.types)
         return len(rows)
 
     def _store_table(self, name: str, sql: str) -> int:
@@ -133,7 +133,7 @@ class Prepared:
         return len(rows)
 
     def give(self, name: str, rows: pa.Table) -> None:
-        self._hold(name, rows, ())
+        self.hold(name, rows, ())
 
     def take(self, name: str) -> None:
         held = self._held[name]
@@ -143,7 +143,8 @@ class Prepared:
         found = self._held.get(name)
         return found.rows if found else None
 
-    def _hold(self, name: str, rows: pa.Table, types: tuple[str, ...]) -> None:
+    def hold(self, name: str, rows: pa.Table, types: tuple[str, ...]) -> None:
+        """`give`, of rows that Arrow may carry as other types than these."""
         held = self._held.get(name)
         if held is not None and held.rows.schema.equals(rows.schema):
             held.rows = rows

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import duckdb
+import pyarrow as pa
 
 from penstock.connectors.base import Batch
+from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.statements import Statements
 from penstock.formats.decode import Decoder
 from penstock.plan import multiset
@@ -42,7 +44,8 @@ class EpochScope:
     a record may be malformed, parsed by the slower statement. columns: of each source, those that are needed of its
     records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of
     a reference. given: relations that Python has given and blocks may read until the epoch ends. again: the groups that
-    are computed again as a whole. spent: the seconds that each block took.
+    are computed again as a whole. spent: the seconds that each block took. behind: what small epochs keep in memory.
+    changes: change records that are known already, by relation, without epoch and flag.
     """
 
     statements: Statements
@@ -68,6 +71,8 @@ class EpochScope:
     given: set[str] = field(default_factory=set)
     again: Mapping[str, Unit] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
+    behind: Behind | None = None
+    changes: dict[str, pa.Table] = field(default_factory=dict)
 
     @cached_property
     def idle(self) -> frozenset[str]:

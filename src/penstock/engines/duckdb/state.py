@@ -1,8 +1,9 @@
 """The state file: what tables there are, who wrote them, where the pipeline stands.
 
-Layout (version 1): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we
-stand), `dead`, `late`, `replay` and `applied`, an outbox `o_<sink>` per sink, and each block's state tables as the plan
-declares them. Views and kept sources are SQL views in `main` under their own names, without hidden columns.
+Layout (version 2): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we
+stand), `redo` (what small epochs have moved that is not in the other tables yet, see redo.py; since version 2), `dead`,
+`late`, `replay` and `applied`, an outbox `o_<sink>` per sink, and each block's state tables as the plan declares them.
+Views and kept sources are SQL views in `main` under their own names, without hidden columns.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import json
 import uuid
 
 import duckdb
-import numpy as np
-import pyarrow as pa
 
 from penstock.engines.base import Counts, PartitionProgress, Progress, SourceProgress
+from penstock.engines.duckdb import redo
 from penstock.engines.duckdb.connection import first_row
 from penstock.engines.duckdb.times import from_us
 from penstock.errors import StateError
@@ -37,7 +37,7 @@ from penstock.plan.blocks import (
 from penstock.plan.change import described
 from penstock.plan.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 # What the plan was, for a later one to be compared with (plan/change.py).
 PROGRAM = "program"
 # Key of a relation of which closed windows have been forgotten; the value is until when (microseconds).
@@ -70,6 +70,7 @@ def create(connection: duckdb.DuckDBPyConnection, plan: Plan) -> None:
     connection.execute("CREATE SCHEMA _ps")
     connection.execute("CREATE TABLE _ps.meta (key VARCHAR, value VARCHAR)")
     connection.execute(LEDGERS)
+    connection.execute(redo.TABLE)
     for node in plan.nodes:
         create_tables(connection, node)
     for sink in plan.graph.sinks:
@@ -246,16 +247,6 @@ def journal_entry(progress: Progress, ranges: dict[str, dict[int, tuple[int, int
         **extra,
     }
     return json.dumps(entry, separators=(",", ":"), sort_keys=True)
-
-
-def entry_row(epoch: int, entry: str) -> pa.Table:
-    """The journal's row. (By buffers: for values of Python, pyarrow looks for libraries, in vain and each time.)"""
-    text = entry.encode()
-    ends = pa.py_buffer(np.array([0, len(text)], dtype=np.int32))
-    return pa.Table.from_arrays(
-        [pa.array(np.array([epoch])), pa.StringArray.from_buffers(1, ends, pa.py_buffer(text))],
-        names=["epoch", "entry"],
-    )
 
 
 def load_progress(connection: duckdb.DuckDBPyConnection, plan: Plan, state_id: str) -> Progress:
