@@ -26,6 +26,7 @@ from penstock.engines.duckdb.state import table
 from penstock.plan import grouped
 from penstock.plan.blocks import FlatBlock, GroupedBlock, Node, StepBlock, UnionBlock, quote
 from penstock.plan.plan import Plan
+from penstock.storage import failpoints
 
 # Groups of a block that are held; above twice as many they are forgotten at the next settling.
 KEPT_GROUPS = 5_000
@@ -191,6 +192,7 @@ class Behind:
         for name, groups in list(self._groups.items()):
             if len(groups.rows) > 2 * KEPT_GROUPS:
                 self._groups[name] = replace(groups, rows=groups.rows.slice(0, 0), whole=False)
+        failpoints.hit(redo.AFTER_COMMIT)
 
     def forget(self) -> None:
         """Tables are about to change by other ways: nothing in memory is relied on. (Nothing is unsettled.)"""

@@ -17,10 +17,9 @@ import duckdb
 import pyarrow as pa
 
 from penstock.engines.base import Progress
-from penstock.engines.duckdb import letters, state
+from penstock.engines.duckdb import letters, redo, state
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.outbox import fetch
-from penstock.engines.duckdb.redo import open_state
 from penstock.engines.duckdb.state import table
 from penstock.errors import StateError
 from penstock.functions import register
@@ -56,14 +55,17 @@ def read(old: Path) -> Handed | None:
     Checkpoints it, so that no write-ahead log is left beside it.
 
     Raises:
-        StateError: PS-STATE-005 when the checkpoint cannot be written.
+        StateError: PS-STATE-005 when it, or its checkpoint, cannot be written.
     """
     try:
-        connection = open_state(old)
+        connection = connect(old)
     except StateError:
         return None
     with connection:
         try:
+            moved = redo.unsettled(connection)
+            if moved:
+                _settle(connection, moved, old)
             meta = dict(connection.execute("SELECT key, value FROM _ps.meta").fetchall())
             if int(meta["format"]) > state.FORMAT:
                 return None
@@ -96,6 +98,13 @@ def build(plan: Plan, handed: Handed, new: Path) -> Carried:
             raise _unwritable(new, problem) from problem
         _checkpoint(connection, new)
     return carried
+
+
+def _settle(connection: duckdb.DuckDBPyConnection, moved: list[list[redo.Moved]], file: Path) -> None:
+    try:
+        redo.settle(connection, moved, {})
+    except (duckdb.IOException, duckdb.TransactionException) as problem:
+        raise _unwritable(file, problem) from problem
 
 
 def _checkpoint(connection: duckdb.DuckDBPyConnection, file: Path) -> None:

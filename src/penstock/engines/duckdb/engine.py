@@ -199,7 +199,7 @@ class DuckState:
                 return
             try:
                 self._behind.settle(connection or self._database)
-            except (duckdb.IOException, duckdb.TransactionException) as problem:
+            except (duckdb.IOException, duckdb.TransactionException, OSError) as problem:
                 raise _unwritable(problem, "its epochs are there, its tables are behind") from problem
 
     def _use_threads(self, rows: int) -> None:
@@ -220,7 +220,8 @@ class DuckState:
 
     def delivered(self, sink: str, epoch: int) -> None:
         """The outbox up to `epoch` is dropped with the next large epoch or settling."""
-        self._behind.delivered[sink] = epoch
+        with self._lock:
+            self._behind.delivered[sink] = epoch
 
     def record_refused(self, sink: str, rows: pa.Table, reason: str) -> None:
         """Keep rows that a sink will never take as dead letters of `sink:NAME`; twice is once."""
@@ -415,7 +416,7 @@ class DuckState:
         self._database.close()
 
 
-def _unwritable(problem: duckdb.Error, what: str) -> StateError:
+def _unwritable(problem: Exception, what: str) -> StateError:
     # There is one writer, so a transaction fails for no other reason than that it cannot be written.
     return StateError(
         "PS-STATE-005",

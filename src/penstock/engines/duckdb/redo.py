@@ -6,7 +6,7 @@ Invariants:
 
 - What a state holds is its tables with the redo rows applied in the order of their epochs; settling does not change it.
 - A redo row says all that is needed to apply it: no plan is, so that whoever opens a state file settles it first
-  (`open_state`, the only way to open one).
+  (`open_state`; `recover` for who opened it otherwise).
 - Rows are applied once: the transaction that applies them deletes them.
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.engines.duckdb.connection import connect, first_row
+from penstock.errors import StateError
 from penstock.plan.blocks import column_list, quote
 from penstock.storage import failpoints
 
@@ -32,9 +33,9 @@ AFTER_COMMIT = failpoints.register("settle.after_commit", "redo rows are applied
 TABLE = "CREATE TABLE _ps.redo (epoch BIGINT, entry BLOB)"
 # Of replacing rows: whether the row is there afterwards (else it is only taken away).
 STAYS = "_ps_stays"
-# States of this format had no redo rows.
+# The format of states; those of an earlier one had no redo rows.
+FORMAT = 2
 _WITHOUT = "1"
-_FORMAT = "2"
 _ROWS, _PLACE = "_ps_redo_rows", "_ps_redo_place"
 
 
@@ -139,7 +140,6 @@ def settle(
         with contextlib.suppress(duckdb.Error):
             connection.execute("ROLLBACK")
         raise
-    failpoints.hit(AFTER_COMMIT)
 
 
 def open_state(
@@ -148,33 +148,48 @@ def open_state(
     """A connection to a state file (as `connect` makes it), in which nothing is left to settle.
 
     Raises:
-        StateError: as `connect`.
+        StateError: as `connect`, and PS-STATE-005 when what is left cannot be settled.
     """
     connection = connect(path, threads=threads, memory_limit=memory_limit, beside=beside)
     try:
-        _recover(connection)
-    except duckdb.CatalogException:
-        # No state of ours: whoever opens it says so.
-        return connection
+        recover(connection)
+    except (duckdb.Error, OSError) as problem:
+        connection.close()
+        raise StateError(
+            "PS-STATE-005",
+            "the state cannot be read or written",
+            expected=f"a state of Penstock at {path}",
+            got=str(problem).split("\n")[0],
+            hint="if the disk is full, free some space, then start again: nothing is lost",
+            retryable=isinstance(problem, duckdb.IOException | OSError),
+        ) from problem
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _recover(connection: duckdb.DuckDBPyConnection) -> None:
+def recover(connection: duckdb.DuckDBPyConnection) -> None:
+    """Settle what an opened state file has left to settle."""
+    epochs = unsettled(connection)
+    if epochs:
+        settle(connection, epochs, {})
+        failpoints.hit(AFTER_COMMIT)
+
+
+def unsettled(connection: duckdb.DuckDBPyConnection) -> list[list[Moved]]:
+    """What epochs moved that is not in the tables yet; none in a file that is no state, or of a newer format."""
     found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = '_ps'").fetchall()
     names = {name for (name,) in found}
     if "meta" not in names:
-        return
-    if "redo" not in names:
-        written = first_row(connection.execute("SELECT value FROM _ps.meta WHERE key = 'format'"))
-        if written is not None and written[0] == _WITHOUT:
-            connection.execute("BEGIN")
-            connection.execute(TABLE)
-            connection.execute(f"UPDATE _ps.meta SET value = '{_FORMAT}' WHERE key = 'format'")
-            connection.execute("COMMIT")
-        return
+        return []
+    written = first_row(connection.execute("SELECT value FROM _ps.meta WHERE key = 'format'"))
+    if written is not None and written[0] == _WITHOUT and "redo" not in names:
+        connection.execute("BEGIN")
+        connection.execute(TABLE)
+        connection.execute(f"UPDATE _ps.meta SET value = '{FORMAT}' WHERE key = 'format'")
+        connection.execute("COMMIT")
+    if written is None or int(written[0]) > FORMAT or written[0] == _WITHOUT:
+        return []
     rows = connection.execute("SELECT entry FROM _ps.redo ORDER BY epoch").fetchall()
-    if rows:
-        settle(connection, [decoded(bytes(entry)) for (entry,) in rows], {})
+    return [decoded(bytes(entry)) for (entry,) in rows]

@@ -37,7 +37,7 @@ from penstock.plan.blocks import (
 from penstock.plan.change import described
 from penstock.plan.plan import Plan
 
-FORMAT = 2
+FORMAT = redo.FORMAT
 # What the plan was, for a later one to be compared with (plan/change.py).
 PROGRAM = "program"
 # Key of a relation of which closed windows have been forgotten; the value is until when (microseconds).
