@@ -234,7 +234,9 @@ def _run_behind(scope: EpochScope, behind: Behind, block: GroupedBlock, delta: D
         make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
         return grouped.merge_step_sql(block, f"({make(block, delta.sql, delta.weighted)})", groups)
 
-    touched = behind.touched(name, lambda groups: scope.text(("step", name, str(scope.first), delta.sql), lambda: step(groups)))
+    touched = behind.touched(
+        name, lambda groups: scope.text(("step", name, str(scope.first), delta.sql), lambda: step(groups))
+    )
     if not len(touched):
         return
     rows = quote(f"_ps_t_{name}")
