@@ -14,7 +14,7 @@ from penstock.plan.binder import Binder
 from penstock.plan.blocks import Field, FlatBlock, GroupedBlock, Relation
 from penstock.plan.clauses import Opaque, aggregates_in, conditions_of, find_sources, having_of, refuse
 from penstock.plan.select_flat import flat_block
-from penstock.plan.select_grouped import distinct_block, grouped_blocks
+from penstock.plan.select_grouped import distinct_block, group_key, grouped_blocks
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def compile_select(
         if distinct is None:
             return Selected((flat_block(name, fields, projections, sources, conditions, relations),))
         inner = f"{name}$rows"
-        flat = flat_block(inner, fields, projections, sources, conditions, relations)
+        grouped_by = [group_key(e, f.type) for e, f in zip(projections, fields, strict=True)]
+        flat = flat_block(inner, fields, grouped_by, sources, conditions, relations)
         return Selected((flat, distinct_block(name, fields, flat)))
     return Selected(grouped_blocks(select, name, fields, projections, sources, conditions, relations, binder))

@@ -54,6 +54,19 @@ def distinct_block(name: str, fields: tuple[Field, ...], flat: FlatBlock) -> Gro
     )
 
 
+def group_key(key: exp.Expr, kind: str) -> exp.Expr:
+    """What rows are grouped by for a key of the type `kind`.
+
+    0.0 and -0.0 are one group. It goes by 0.0 always, so that which row came first does not show.
+    """
+    if kind not in ("DOUBLE", "FLOAT"):
+        return key
+    zero = exp.cast(exp.Literal.number(0), kind, dialect=DIALECT)
+    return exp.Case(
+        ifs=[exp.If(this=exp.EQ(this=exp.paren(key), expression=zero), true=zero.copy())], default=key.copy()
+    )
+
+
 def grouped_blocks(
     select: exp.Select,
     name: str,
@@ -87,6 +100,10 @@ def grouped_blocks(
     described = binder.describe(
         f"SELECT {', '.join(f'{e.sql(DIALECT)} AS {quote(n)}' for n, e in columns) or '1 AS _ps_one'} {from_sql}"
     )
+    columns = [
+        (column, group_key(expression, described[n].type) if n < len(keys) else expression)
+        for n, (column, expression) in enumerate(columns)
+    ]
     inputs = tuple(i for _, i in sources)
     window, late, closings = _window(keys, inputs, relations)
     if not columns:
