@@ -143,3 +143,14 @@ def test_urls_round_trip(text: str) -> None:
 def test_what_is_no_url(text: str) -> None:
     with pytest.raises(ConnectorError, match="PS-CONF-002"):
         Url.parse(text)
+
+
+def test_a_default_url_holds_until_the_source_is_bound_by_name(tmp_path: Path) -> None:
+    text = "CREATE STREAM a (x INT) WITH (default = 'none:'); CREATE STREAM b (x INT);"
+    graph = read_pipeline(text + "CREATE VIEW v AS SELECT x FROM a UNION ALL SELECT x FROM b;", name="p").graph()
+    toml = '[targets.local.bind]\n"*" = "log:topics/{name}"\n'
+    assert target_of(tmp_path, graph).source("a") == Url("none", "")
+    target = target_of(tmp_path, graph, toml)
+    assert (target.source("a"), target.source("b")) == (Url("none", ""), Url("log", "topics/b"))
+    assert target_of(tmp_path, graph, toml, None, "a=file:a.jsonl").source("a") == Url("file", "a.jsonl")
+    assert target_of(tmp_path, graph, toml + 'a = "log:mine"\n').source("a") == Url("log", "mine")

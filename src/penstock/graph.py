@@ -24,7 +24,7 @@ class SourceDecl:
     key: primary key (tables, references); version: the column by which the newest row of a key wins;
     retention: older rows (by event time) leave as deletes; unique, within: duplicates of a stream (semantics R3);
     max_ahead: how far event time may lie after append time; idle_after: when a silent partition leaves the minimum;
-    clock: the period of a clock source, None for all others.
+    clock: the period of a clock source, None for all others; default: the URL where nothing binds it by name.
     """
 
     name: str
@@ -42,7 +42,7 @@ class SourceDecl:
     idle_after: timedelta = timedelta(seconds=30)
     correction_horizon: timedelta = timedelta(days=1)
     allow_empty: bool = False
-    optional: bool = False
+    default: str | None = None
     transient: bool = False
     state: Bound = "bounded"
     clock: timedelta | None = None

@@ -116,7 +116,7 @@ class Pipeline:
         idle_after: str | timedelta = timedelta(seconds=30),
         correction_horizon: str | timedelta = timedelta(days=1),
         transient: bool = False,
-        optional: bool = False,
+        default: str | None = None,
         state: Bound = "bounded",
         where: Where | None = None,
     ) -> None:
@@ -129,6 +129,7 @@ class Pipeline:
             retention: rows older than the watermark by this leave again, as deletes.
             references: column or `"a, b"` -> `"reference.column"` or `"reference.(x, y)"`.
             checks: SQL conditions over the columns, by name or as a list.
+            default: the URL that it is bound to where no target and no `--bind` names it; `"none:"` has no rows.
         """
         self._source(
             name,
@@ -148,7 +149,7 @@ class Pipeline:
             },
             unique=_names(unique),
             transient=transient,
-            optional=optional,
+            default=default,
             state=state,
         )
 
@@ -164,7 +165,7 @@ class Pipeline:
         references: Mapping[str, str] | None = None,
         checks: Mapping[str, str] | Sequence[str] = (),
         max_ahead: str | timedelta = timedelta(hours=1),
-        optional: bool = False,
+        default: str | None = None,
         state: Bound = "bounded",
         where: Where | None = None,
     ) -> None:
@@ -183,7 +184,7 @@ class Pipeline:
             durations={"watermark": watermark, "max_ahead": max_ahead},
             key=_names(key),
             version=version,
-            optional=optional,
+            default=default,
             state=state,
         )
 
@@ -195,7 +196,7 @@ class Pipeline:
         key: Sequence[str] | str = (),
         checks: Mapping[str, str] | Sequence[str] = (),
         allow_empty: bool = False,
-        optional: bool = False,
+        default: str | None = None,
         where: Where | None = None,
     ) -> None:
         """Declare a static or slowly changing relation, replaced as a whole (semantics R2)."""
@@ -207,7 +208,7 @@ class Pipeline:
             checks=checks,
             key=_names(key),
             allow_empty=allow_empty,
-            optional=optional,
+            default=default,
         )
 
     def clock(self, name: str, period: str | timedelta, *, where: Where | None = None) -> None:

@@ -189,6 +189,8 @@ class _Place:
     def _default(self, source: SourceDecl, given: Mapping[str, str]) -> str:
         if source.clock is not None:
             return f"clock:{format_duration(source.clock)}"
+        if source.default is not None:
+            return source.default
         return self._wildcard(source.name, given)
 
     def _wildcard(self, name: str, given: Mapping[str, str]) -> str:

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-APPLICATIONS: dict[str, str] = {"ads": "penstock.apps.ads.pipeline:pipeline"}
+APPLICATIONS: dict[str, str] = {
+    "ads": "penstock.apps.ads.pipeline:pipeline",
+    "margin": "penstock.apps.margin.pipeline:pipeline",
+}

@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
     "reset": Verb("penstock.cli.reset", "reset", "Forget the state of a pipeline."),
     "topics": Verb("penstock.cli.topics", "topics", "Create, clear or describe topics."),
     "ads": Verb("penstock.cli.ads", "ads", "The ads application: its producers."),
+    "margin": Verb("penstock.cli.margin", "margin", "The margin application: its simulated market."),
     "demo": Verb("penstock.cli.demo", "demo", "Producers and the ads job together, checked, in half a minute."),
     "bench": Verb("penstock.cli.bench", "bench", "Measure an application, or a pipeline of your own."),
     "doctor": Verb("penstock.cli.doctor", "doctor", "Show what is installed, what is missing and what to type."),
@@ -92,7 +93,7 @@ class Verbs(click.Group):
 def cli() -> None:
     """Declare sources, contracts, views and sinks once; run them with always the same answer.
 
-    PIPELINE is file.py, file.py:attribute, module:attribute, file.sql or the name of an application (ads).
+    PIPELINE is file.py, file.py:attribute, module:attribute, file.sql or the name of an application (ads, margin).
     """
 
 

@@ -27,6 +27,8 @@ _BUILT_IN: dict[str, str] = {
     "log.source": "penstock.connectors.log:LogSource",
     "log.topics": "penstock.connectors.log_topics:LogTopics",
     "log.versions": "penstock.connectors.log:LogVersions",
+    "none.source": "penstock.connectors.none:NoSource",
+    "none.versions": "penstock.connectors.none:NoVersions",
     "stdout.sink": "penstock.connectors.stdout:StdoutSink",
 }
 _FORMAT_OF_SUFFIX = {".csv": "csv", ".parquet": "parquet"}

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from penstock.connectors.base import Batch
+from penstock.connectors.base import Batch, Url
+from penstock.connectors.registry import open_versions
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
 from penstock.engines.duckdb.change import apply, inspect
 from penstock.engines.duckdb.engine import DATABASE, DuckState, compile_for_duckdb
@@ -94,6 +95,9 @@ class Session:
         self._schemas: dict[str, pa.Schema] = {}
         self._version = 0
         self.last: EpochResult | None = None
+        for declared in graph.sources:
+            if declared.kind == "reference" and declared.default and not state.progress.sources[declared.name].version:
+                self._versions[declared.name] = _default_rows(declared.name, declared.default)
 
     # -- rows in -------------------------------------------------------------------------------------------------------
 
@@ -286,6 +290,16 @@ _LETTER_TYPES: Mapping[str, pa.DataType] = {
     "value": pa.binary(),
     "status": pa.string(),
 }
+
+
+def _default_rows(name: str, url: str) -> list[Batch]:
+    """What a reference holds until it is replaced."""
+    versions = open_versions(Url.parse(url), name)
+    try:
+        version = versions.poll(None)
+        return list(version.batches) if version else []
+    finally:
+        versions.close()
 
 
 def _now_us() -> int:

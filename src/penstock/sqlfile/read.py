@@ -31,12 +31,12 @@ _SOURCE_OPTIONS: dict[str, _Choices] = {
         "idle_after": (),
         "correction_horizon": (),
         "transient": _FLAG,
-        "optional": _FLAG,
+        "default": (),
         "state": _BOUND,
         **_CONTRACT_OPTIONS,
     },
-    "table": {"version": (), "max_ahead": (), "optional": _FLAG, "state": _BOUND, **_CONTRACT_OPTIONS},
-    "reference": {"allow_empty": _FLAG, "optional": _FLAG, **_CONTRACT_OPTIONS},
+    "table": {"version": (), "max_ahead": (), "default": (), "state": _BOUND, **_CONTRACT_OPTIONS},
+    "reference": {"allow_empty": _FLAG, "default": (), **_CONTRACT_OPTIONS},
 }
 _VIEW_OPTIONS: _Choices = {
     "emit": ("changes", "final"),

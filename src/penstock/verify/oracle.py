@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from penstock.connectors.registry import open_source, open_versions, source_format
 from penstock.contract.schema import RowCheck
+from penstock.decimals import DECIMAL_DIV
 from penstock.errors import RunError, StateError
 from penstock.formats.decode import RecordDecoder
 from penstock.formats.judge_sql import Judgement
@@ -40,7 +41,7 @@ def run_oracle(spec: OracleSpec) -> None:
     graph = load_pipeline(spec.pipeline).graph(spec.values)
     journal = read_journal(Path(spec.journal))
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+    connection.execute(f"SET TimeZone = 'UTC'; SET threads = 1; {DECIMAL_DIV}")
     register(connection, graph.functions)
     connection.execute(f"ATTACH '{spec.answer}' AS {ANSWER}")
     _make_ledgers(connection)

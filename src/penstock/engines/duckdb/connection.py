@@ -7,13 +7,14 @@ from typing import Any
 
 import duckdb
 
+from penstock.decimals import DECIMAL_DIV
 from penstock.errors import StateError
 from penstock.plan.blocks import literal
 
 MINIMUM = (1, 5)
 # What each connection to a database needs. (In what it takes for an interactive session DuckDB would draw its own bar
 # over ours.)
-SETTINGS = "SET TimeZone = 'UTC'; SET enable_progress_bar = false"
+SETTINGS = f"SET TimeZone = 'UTC'; SET enable_progress_bar = false; {DECIMAL_DIV}"
 
 
 def connect(

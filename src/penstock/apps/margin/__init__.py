@@ -1,0 +1,1 @@
+"""The margin-risk monitor: positions, margin and stress of every account, and the enforcement ladder."""
