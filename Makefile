@@ -16,7 +16,7 @@ BOTH_DUCKDB := $(wildcard tests/engines tests/law tests/plan tests/formats tests
 
 help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
-	@echo "make check    style, types, layers and the fast tests (about 5 minutes)"
+	@echo "make check    style, types, layers and the fast tests (about 4 minutes)"
 	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (about 35 minutes)"
 	@echo "make soak     the full counts: 500 kills, 20,000 random queries (more than an hour)"
 	@echo "make mutants  seeded faults, each of which must fail a test"

@@ -86,6 +86,7 @@ HOLDINGS = st.dictionaries(st.sampled_from(SYMBOLS), QUANTITIES, max_size=4)
 ACCOUNTS = st.lists(st.tuples(HOLDINGS, decimals("-50000", "90000", 4)), min_size=10, max_size=25)
 
 
+@pytest.mark.slow
 @given(market=markets(), portfolios=ACCOUNTS, rules=RULES)
 @settings(
     max_examples=5,

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pytest
 
 from penstock.apps.margin.ladder import STATES
 from penstock.apps.margin.market import Market, Record, Simulation
@@ -47,6 +48,7 @@ CASH = pa.schema(
 )
 
 
+@pytest.mark.slow
 def test_every_view_is_its_sql_after_random_epochs() -> None:
     cut = random.Random(11)
     market = Market(accounts=12, symbols=8, ticks=4, fills=1, positions=3, crash_at_s=60, crash=0.4)

@@ -138,6 +138,7 @@ def test_a_run_stops_before_what_is_not_whole() -> None:
     assert log_run.run_of(bytes(200), 0, 10).headers == []
 
 
+@pytest.mark.slow
 def test_every_changed_byte_and_every_cut_is_seen_as_the_plain_reader_sees_it(tmp_path: Path) -> None:
     topic = LogTopic.create(tmp_path / "t")
     with LogWriter(topic, "none") as writer:

@@ -148,7 +148,10 @@ def test_a_kill_is_seen_by_a_plan_that_has_changed_and_by_a_reset(tmp_path: Path
             assert connection.execute("SELECT count(*) FROM _ps.redo").fetchall() == [(0,)]
 
 
-@pytest.mark.parametrize(("groups", "epochs"), [(1, 3), (2, 1), (2, 100), (4, 7), (0, 2)])
+ROOM = [(2, 1), *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 3), (2, 100), (4, 7), (0, 2)])]
+
+
+@pytest.mark.parametrize(("groups", "epochs"), ROOM)
 def test_groups_that_do_not_fit_are_looked_up(groups: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_GROUPS", groups)
     monkeypatch.setattr(module, "SETTLE_EPOCHS", epochs)

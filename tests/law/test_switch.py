@@ -85,6 +85,7 @@ def hold_switching(case: Case, examples: int) -> None:
     holds()
 
 
+@pytest.mark.slow
 def test_groups_that_are_computed_again_at_random_are_their_batch_queries() -> None:
     hold_switching(SWITCHING, 6)
 
