@@ -68,13 +68,19 @@ def records() -> list[bytes]:
     return made
 
 
-def run(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch, max_rows: int) -> tuple[object, ...]:
+def bench_with(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch, pipeline: str, *, pages: int) -> Bench:
+    """A bench on which the kernel is loaded as `switch` says, and the reference holds so many pages."""
     monkeypatch.setenv(SWITCH, switch)
     monkeypatch.setattr(decode, "loader", Loader())
     folder.mkdir()
-    bench = Bench(folder, VISITS, partitions=2)
+    bench = Bench(folder, pipeline, partitions=2)
     schema = next(source.schema for source in bench.pipeline.graph().sources if source.kind == "reference")
-    bench.versions.publish([rows_to_batch([{"page": f"/{n}"} for n in range(3)], schema, 0)])
+    bench.versions.publish([rows_to_batch([{"page": f"/{n}"} for n in range(pages)], schema, 0)])
+    return bench
+
+
+def run(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch, max_rows: int) -> tuple[object, ...]:
+    bench = bench_with(folder, switch, monkeypatch, VISITS, pages=3)
     made = records()
     bench.topic.append(made[:200], partition=0)
     bench.topic.append(made[200:], partition=1)
@@ -235,12 +241,7 @@ def test_the_dead_are_set_aside_with_their_keys(tmp_path: Path, monkeypatch: pyt
 
 
 def run_few_broken(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch) -> tuple[object, ...]:
-    monkeypatch.setenv(SWITCH, switch)
-    monkeypatch.setattr(decode, "loader", Loader())
-    folder.mkdir()
-    bench = Bench(folder, CLICKS, partitions=2)
-    schema = next(source.schema for source in bench.pipeline.graph().sources if source.kind == "reference")
-    bench.versions.publish([rows_to_batch([{"page": f"/{n}"} for n in range(4)], schema, 0)])
+    bench = bench_with(folder, switch, monkeypatch, CLICKS, pages=4)
     made: list[bytes] = []
     for n in range(200):
         record = {"page": f"/{n % 4}", "kind": "view", "n": n, "at": (1767225600 + n) * 10**9}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zlib import crc32
@@ -29,14 +30,11 @@ def feed(
     *,
     seconds: float,
     speed: float = 1.0,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-    sent: Callable[[int], None] = lambda count: None,
 ) -> dict[str, int]:
     """Send the opening and then `seconds` of market time, `speed` times as fast as they pass; records by topic.
 
     Market time begins now, or so that it ends now where it is faster than the clock: prices of the future would be
-    refused. sent: told how many records were sent, now and then.
+    refused.
     """
     start = datetime.now(UTC).replace(tzinfo=None)
     if speed > 1:
@@ -46,22 +44,19 @@ def feed(
     counts = dict.fromkeys(TOPICS, 0)
     try:
         _send(writers, list(simulation.opening()), counts)
-        began, second = clock(), 0
+        began, second = time.monotonic(), 0
         while second < seconds:
             records = simulation.second(second)
             position = 0
             while position < len(records):
-                upto = (clock() - began) * speed
-                due = position
-                while due < len(records) and records[due].at_s <= upto:
-                    due += 1
+                upto = (time.monotonic() - began) * speed
+                due = bisect_right(records, upto, position, key=lambda record: record.at_s)
                 if due == position:
-                    sleep(SLICE_S)
+                    time.sleep(SLICE_S)
                     continue
                 _send(writers, records[position:due], counts)
                 position = due
             second += 1
-            sent(sum(counts.values()))
     finally:
         for writer in writers.values():
             writer.close()

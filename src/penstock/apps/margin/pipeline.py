@@ -12,36 +12,6 @@ from penstock.apps.margin.ladder import Standing
 from penstock.apps.margin.marks import Mark, Sampled, sample
 from penstock.pipeline import Pipeline
 
-_ACTUAL = {
-    "legs": "legs",
-    "charges": "charges",
-    "exposures": "exposures",
-    "concentrations": "concentrations",
-    "add_ons": "add_ons",
-    "accounts": "cash_balances",
-    "case_note": "",
-    "case_columns": "",
-    "case_columns_a": "",
-    "case_columns_e": "",
-    "case_join": "",
-    "case_join_e": "",
-    "case_join_k": "",
-}
-_STRESSED = {
-    "legs": "stress_legs",
-    "charges": "stress_charges",
-    "exposures": "stress_exposures",
-    "concentrations": "stress_concentrations",
-    "add_ons": "stress_add_ons",
-    "accounts": "stress_accounts",
-    "case_note": " under each scenario",
-    "case_columns": "scenario, ",
-    "case_columns_a": "scenario, ",
-    "case_columns_e": "b.scenario, ",
-    "case_join": " AND e.scenario = c.scenario",
-    "case_join_e": " AND e.scenario = b.scenario",
-    "case_join_k": " AND k.scenario = b.scenario",
-}
 _REQUIREMENT_VIEWS = ("charges", "exposures", "concentrations", "add_ons", "requirements")
 
 
@@ -85,14 +55,12 @@ def build() -> Pipeline:
         "legs",
     ):
         margin.view(name, _sql(name))
-    for name in _REQUIREMENT_VIEWS:
-        margin.view(name, _sql(name).format(**_ACTUAL))
+    _add_requirements(margin, "", "cash_balances", stressed=False)
     for name in ("freshness", "margins"):
         margin.view(name, _sql(name))
     for name in ("shocks", "symbol_shocks", "stress_accounts", "stress_legs"):
         margin.view(name, _sql(name))
-    for name in _REQUIREMENT_VIEWS:
-        margin.view(f"stress_{name}", _sql(name).format(**_STRESSED))
+    _add_requirements(margin, "stress_", "stress_accounts", stressed=True)
     margin.view("stress_results", _sql("stress_results"))
     margin.step(
         "fold_costs",
@@ -110,7 +78,7 @@ def build() -> Pipeline:
     for name in ("marks", "margin_calculations", "standings"):
         margin.view(name, _sql(name))
     margin.step(
-        "climb",
+        "enforcement",
         input="standings",
         key="account_id",
         time="as_of",
@@ -118,10 +86,29 @@ def build() -> Pipeline:
         output=Enforcement,
         function=enforce,
     )
-    margin.view("enforcement", "SELECT * FROM climb")
     for name in ("positions", "margin_calculations", "stress_results", "enforcement"):
         margin.sink(name, view=name)
     return margin
+
+
+def _add_requirements(margin: Pipeline, prefix: str, accounts: str, *, stressed: bool) -> None:
+    """The views from legs to requirements. stressed: each of their rows is of a scenario."""
+
+    def on(left: str, right: str) -> str:
+        return f" AND {left}.scenario = {right}.scenario" if stressed else ""
+
+    words = {
+        "prefix": prefix,
+        "accounts": accounts,
+        "case_note": " under each scenario" if stressed else "",
+        "case_columns": "scenario, " if stressed else "",
+        "case_columns_b": "b.scenario, " if stressed else "",
+        "case_join_ec": on("e", "c"),
+        "case_join_eb": on("e", "b"),
+        "case_join_kb": on("k", "b"),
+    }
+    for name in _REQUIREMENT_VIEWS:
+        margin.view(prefix + name, _sql(name).format(**words))
 
 
 def _sql(name: str) -> str:

@@ -134,8 +134,7 @@ def start_joins(scope: EpochScope, moving: str) -> None:
             continue
         started = time.perf_counter()
         add_terms(scope, block, moving)
-        name = block.relation.name
-        scope.spent[name] = scope.spent.get(name, 0.0) + time.perf_counter() - started
+        scope.spend(block.relation.name, started)
 
 
 def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
@@ -206,8 +205,7 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     def partials() -> str:
         if unit is not None:
             return grouped.again_sql(block, delta.sql, state)
-        make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
-        return make(block, delta.sql, delta.weighted)
+        return _partials_sql(scope, block, delta)
 
     stored = -1
     if scope.statements.in_parts:
@@ -226,13 +224,18 @@ def _run_merge(scope: EpochScope, block: GroupedBlock) -> None:
     _keyed_delta(scope, block, scope.text(("delta", name), lambda: grouped.merge_delta_sql(block, touched, keys=True)))
 
 
+def _partials_sql(scope: EpochScope, block: GroupedBlock, delta: Delta) -> str:
+    """By how much the delta moves the groups; in the first epoch a query without groups has its row over nothing."""
+    make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
+    return make(block, delta.sql, delta.weighted)
+
+
 def _run_behind(scope: EpochScope, behind: Behind, block: GroupedBlock, delta: Delta) -> None:
     """Merge with the groups in memory: one statement, in which all is read that the epoch's records are made of."""
     name = block.relation.name
 
     def step(groups: str) -> str:
-        make = grouped.partials_sql if scope.first else grouped.moved_partials_sql
-        return grouped.merge_step_sql(block, f"({make(block, delta.sql, delta.weighted)})", groups)
+        return grouped.merge_step_sql(block, f"({_partials_sql(scope, block, delta)})", groups)
 
     touched = behind.touched(
         name, lambda groups: scope.text(("step", name, str(scope.first), delta.sql), lambda: step(groups))

@@ -256,8 +256,7 @@ class _Run:
                 self._come_back(node, presets[node.name])
             if node.name not in self.scope.deltas and node.name not in self.scope.idle:
                 self._run(node)
-                spent = self.scope.spent
-                spent[node.name] = spent.get(node.name, 0.0) + time.perf_counter() - started
+                self.scope.spend(node.name, started)
             if node.name in self.scope.deltas:
                 self.touched[node.name] = time.perf_counter() - started
                 start_joins(self.scope, node.name)

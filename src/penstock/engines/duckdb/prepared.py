@@ -217,8 +217,8 @@ class Prepared:
         lower = sql.lower()
         words = set(_WORD.findall(lower))
         named = any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
-        # it looks through views, down to the tables
-        # DuckDB looks for names without types, and fails where a RANGE frame adds an interval to one.
+        # DuckDB looks through views, down to the tables. It does so without types, and fails where a RANGE frame adds
+        # an interval to a column.
         return named and (_RANGE_FRAME.search(sql) is not None or bool(self.connection.get_table_names(sql)))
 
 

@@ -5,6 +5,7 @@ A delta is a temporary table or a subquery; it has `_ps_w` unless its relation i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -73,6 +74,10 @@ class EpochScope:
     spent: dict[str, float] = field(default_factory=dict)
     behind: Behind | None = None
     changes: dict[str, pa.Table] = field(default_factory=dict)
+
+    def spend(self, block: str, started: float) -> None:
+        """A block has run since `started` (as `time.perf_counter` counts)."""
+        self.spent[block] = self.spent.get(block, 0.0) + time.perf_counter() - started
 
     @cached_property
     def idle(self) -> frozenset[str]:

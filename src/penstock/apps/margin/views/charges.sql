@@ -16,5 +16,5 @@ SELECT
             CAST(CAST(-l.quantity AS DECIMAL(38,6)) * r.cheap_short_per_share AS DECIMAL(20,4))
         )
     END AS charge
-FROM {legs} l
+FROM {prefix}legs l
 CROSS JOIN rules r

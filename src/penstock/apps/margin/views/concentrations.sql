@@ -6,7 +6,7 @@ SELECT
             THEN CAST(abs(c.market_value) * r.concentration_add_on AS DECIMAL(20,4))
         ELSE 0
     END AS add_on
-FROM {charges} c
-JOIN {exposures} e ON e.account_id = c.account_id{case_join}
+FROM {prefix}charges c
+JOIN {prefix}exposures e ON e.account_id = c.account_id{case_join_ec}
 CROSS JOIN rules r
 WHERE c.market_value IS NOT NULL

@@ -8,5 +8,5 @@ SELECT
     sum(beta_value) AS beta_weighted_exposure,
     count(*) FILTER (WHERE quantity < 0) AS shorts,
     count(*) FILTER (WHERE market_value IS NULL) AS unpriced
-FROM {charges}
+FROM {prefix}charges
 GROUP BY {case_columns}account_id

@@ -1,6 +1,6 @@
 -- Equity and requirement of each account{case_note}; both are NULL while a leg has no price.
 SELECT
-    {case_columns_a}account_id,
+    {case_columns}account_id,
     cash,
     lmv,
     smv,
@@ -16,7 +16,7 @@ SELECT
     unpriced > 0 AS unpriced
 FROM (
     SELECT
-        {case_columns_e}b.account_id,
+        {case_columns_b}b.account_id,
         b.cash,
         coalesce(e.lmv, 0) AS lmv,
         coalesce(e.smv, 0) AS smv,
@@ -32,7 +32,7 @@ FROM (
         coalesce(e.shorts, 0) AS shorts,
         coalesce(e.unpriced, 0) AS unpriced
     FROM {accounts} b
-    LEFT JOIN {exposures} e ON e.account_id = b.account_id{case_join_e}
-    LEFT JOIN {add_ons} k ON k.account_id = b.account_id{case_join_k}
+    LEFT JOIN {prefix}exposures e ON e.account_id = b.account_id{case_join_eb}
+    LEFT JOIN {prefix}add_ons k ON k.account_id = b.account_id{case_join_kb}
     CROSS JOIN rules r
 )
