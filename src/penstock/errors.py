@@ -95,7 +95,7 @@ _codes(
         2: "a function of the pipeline raised an error",
         3: "the query failed",
         4: "the running job cannot be reached",
-        5: "the metrics cannot be served",
+        5: "the metrics or the page cannot be served",
     },
 )
 _codes("VERIFY", {1: "the changes and the batch disagree", 2: "there is nothing to verify"})

@@ -13,10 +13,9 @@ import click
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.cli.tables import show_table
 from penstock.errors import DataError
-from penstock.observe.redaction import Redactor
-from penstock.pipeline import Graph
 from penstock.runtime.access import ask_state
 from penstock.runtime.lock import StateLock
+from penstock.runtime.masking import masked_letter
 
 COLUMNS = ("id", "source", "partition", "offset", "epoch", "rule", "field", "got", "status")
 
@@ -120,24 +119,6 @@ def drop(chosen: _Chosen) -> None:
     """Mark dead letters of PIPELINE as done with; they stay kept and counted."""
     reply = chosen.ask("dlq.drop")
     _tell(chosen.options, {"dropped": reply["dropped"]}, f"{reply['dropped']} dropped")
-
-
-def masked_letter(graph: Graph, letter: dict[str, Any], *, reveal: bool) -> dict[str, Any]:
-    """The letter with the values of `pii` columns masked, unless they are to be revealed."""
-    source = graph.source(letter["source"])
-    hidden = [c.name for c in source.schema.columns if c.pii] if source else []
-    if reveal or not hidden:
-        return letter
-    redactor = Redactor(hidden)
-    shown = dict(letter)
-    for name in ("value", "key"):
-        raw = letter[name]
-        masked = redactor.record(raw.encode()) if raw is not None else None
-        shown[name] = masked.decode() if masked is not None else None
-    shown["got"] = redactor.value(letter["field"], letter["got"])
-    if shown["got"] != letter["got"]:
-        shown["reason"] = letter["reason"].replace(letter["got"], shown["got"])
-    return shown
 
 
 def _tell(options: PipelineOptions, reply: dict[str, object], sentence: str) -> None:

@@ -8,8 +8,8 @@ import click
 
 from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.cli.tables import show_table
-from penstock.observe.redaction import MASK
 from penstock.runtime.access import ask_state
+from penstock.runtime.masking import masked_columns, masked_rows
 
 
 @click.group()
@@ -28,11 +28,8 @@ def list_(options: PipelineOptions, source: str | None, reveal: bool) -> None:
     columns, rows = reply["columns"], reply["rows"]
     assert isinstance(columns, list)
     assert isinstance(rows, list)
-    hidden = {c.name for s in job.graph.sources for c in s.schema.columns if c.pii and s.kind == "stream"}
     if not reveal:
-        rows = [
-            [MASK if c in hidden and v is not None else v for c, v in zip(columns, row, strict=True)] for row in rows
-        ]
+        rows = masked_rows(columns, rows, masked_columns(job.graph, ("stream",)))
     if options.output == "json":
         for row in rows:
             click.echo(json.dumps(dict(zip(columns, row, strict=True))))

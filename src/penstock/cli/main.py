@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "verify": Verb("penstock.cli.verify", "verify", "Compare a pipeline with an independent batch run."),
     "ls": Verb("penstock.cli.ls", "ls", "List sources, views and sinks with their bindings."),
     "status": Verb("penstock.cli.status", "status", "Show rows in, accepted, duplicate, dead and late; offsets; lag."),
+    "serve": Verb("penstock.cli.serve", "serve", "Show a pipeline in a browser, also while it runs."),
     "sql": Verb("penstock.cli.sql", "sql", "Query the views of a pipeline, also while it runs."),
     "dlq": Verb("penstock.cli.dlq", "dlq", "List, show, replay or drop dead letters."),
     "late": Verb("penstock.cli.late", "late", "List late rows, or apply them as corrections."),

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 import click
 
 from penstock.cli.observers import LiveLine, RunLog
-from penstock.cli.options import PipelineOptions, pipeline_options
+from penstock.cli.options import Job, PipelineOptions, pipeline_options
 from penstock.durations import parse_duration
 from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import DeclarationError
+from penstock.plan.plan import Plan
 from penstock.runtime.control import ControlServer
 from penstock.runtime.profiling import Profiler
 from penstock.runtime.runner import Observer, Runner, RunOptions, Until
@@ -32,6 +35,9 @@ from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 @click.option("--max-epoch-rows", type=click.IntRange(1), default=250_000, show_default=True)
 @click.option("--accept-changes", is_flag=True, help="A changed pipeline may delete state and read sources again.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve /metrics on 127.0.0.1 (0: a free port).")
+@click.option("--ui", is_flag=True, help="Show the pipeline in a browser while it runs.")
+@click.option("--ui-port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: a free port.")
+@click.option("--reveal", is_flag=True, help="With --ui: show personal data in the clear.")
 @click.option("--profile", type=click.Path(path_type=Path), help="Write where the loop's time went, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--quiet", is_flag=True, help="No live line, no log but errors.")
@@ -46,6 +52,9 @@ def run(
     max_epoch_rows: int,
     accept_changes: bool,
     metrics_port: int | None,
+    ui: bool,
+    ui_port: int,
+    reveal: bool,
     profile: Path | None,
     log_format: str,
     quiet: bool,
@@ -80,7 +89,7 @@ def run(
         observers.append(profiler)
     with Runner(job.graph, job.target, how, observers=tuple(observers), control=ControlServer, plan=plan) as runner:
         started = time.monotonic()
-        with _Signals(runner) as signals:
+        with _Signals(runner) as signals, _page(job, plan, ui_port, reveal, log) if ui else nullcontext():
             progress = runner.run()
         summary = {
             "pipeline": job.graph.name,
@@ -103,6 +112,16 @@ def run(
             err=True,
         )
     return signals.exit_code
+
+
+@contextmanager
+def _page(job: Job, plan: Plan, port: int, reveal: bool, log: RunLog) -> Iterator[None]:
+    # Only here: what serves it takes as long to import as all else of the command line.
+    from penstock.cli.serve import open_page
+
+    with open_page(job, plan, port=port, reveal=reveal) as page:
+        log.say(f"page at {page.url}")
+        yield
 
 
 def _seconds(text: str | None) -> float | None:

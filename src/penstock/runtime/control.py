@@ -14,6 +14,7 @@ import queue
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -155,6 +156,8 @@ class ControlServer:
                     self._runner.state.settle(self._cursor)
                     run = functools.partial(run_query, self._cursor)
                     return rows_of(asked(self._runner.plan, run, str(request["query"])))
+            case "pulse":
+                return self._running() | self._pulse()
             case "stop":
                 self._runner.stop()
                 return {"stopping": True}
@@ -176,6 +179,29 @@ class ControlServer:
             "sinks": {
                 name: {"delivered_rows": d.rows, "waiting_epochs": d.waiting, "guarantee": d.guarantee.value}
                 for name, d in self._runner.deliveries.items()
+            },
+        }
+
+    def _pulse(self) -> Answer:
+        """What the loop has in memory anyway: asked every second, it must cost nothing."""
+        snapshot, progress = self._runner.snapshot, self._runner.progress
+        lags = {feed.declared.name: feed.lag for feed in self._runner.feeds}
+        marks = [s.watermark_us for s in progress.sources.values() if s.watermark_us is not None]
+        return {
+            "epoch": progress.epoch,
+            "rows": sum(s.counts.rows for s in progress.sources.values()),
+            "dead": sum(s.counts.dead for s in progress.sources.values()),
+            "late": sum(progress.late.values()),
+            "epoch_ms": round(snapshot.epoch_s * 1000, 2),
+            "behind_s": round(time.time() - min(marks) / 1e6, 3) if marks else None,
+            "sources": {
+                name: {
+                    **vars(stood.counts),
+                    "watermark": instant(stood.watermark_us),
+                    "version": stood.version,
+                    "lag": lags.get(name),
+                }
+                for name, stood in progress.sources.items()
             },
         }
 

@@ -446,6 +446,7 @@ class Runner:
         snapshot = self.snapshot
         snapshot.epoch = result.epoch
         snapshot.rows += result.rows_in
+        snapshot.epoch_s = result.seconds
         self._rates.append((now, result.rows_in))
         self._recent_rows += result.rows_in
         while now - self._rates[0][0] >= RATE_OVER_S:

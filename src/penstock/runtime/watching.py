@@ -49,6 +49,7 @@ class Snapshot:
     epoch: int = -1
     rows: int = 0
     rows_per_s: float = 0.0
+    epoch_s: float = 0.0
     lag: int = 0
     watermark_us: int | None = None
     dead: int = 0
