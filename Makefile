@@ -12,7 +12,7 @@ export PYTHONHASHSEED ?= 0
 # What touches the database runs on both of its versions.
 BOTH_DUCKDB := $(wildcard tests/engines tests/law tests/plan tests/formats tests/runtime tests/verify) tests/cli/test_init.py
 
-.PHONY: help setup setup-duckdb15 demo check test soak mutants lint types docs clean
+.PHONY: help setup setup-duckdb15 browser demo check test soak mutants lint types docs clean
 
 help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
@@ -27,6 +27,10 @@ setup:
 
 setup-duckdb15:
 	@PYTHON="$(PYTHON)" scripts/bootstrap $(VENV15) 'duckdb>=1.5.4,<1.6'
+
+# Tests of the live page drive a real browser.
+browser: setup
+	@scripts/fetch_browser $(BIN)/python >/dev/null
 
 demo: setup
 	@$(BIN)/penstock demo
@@ -45,13 +49,13 @@ check: lint types
 
 # What touches the database once more on its older version, then everything, with a fresh seed. The whole suite comes
 # last: its closing lines are the ones to read. (The fixed seeds are those of `make check`.)
-test: lint types setup-duckdb15
+test: lint types setup-duckdb15 browser
 	@echo "DuckDB 1.5:"
 	@$(VENV15)/bin/python -m pytest -q $(ABREAST) -m "not slow and not soak" --hypothesis-profile=quick $(BOTH_DUCKDB)
 	@$(MAKE) --no-print-directory fresh FRESH_SEED=$(FRESH_SEED)
 
 .PHONY: fresh
-fresh: setup
+fresh: setup browser
 	@echo "DuckDB 2.0, everything, seed $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
 	@$(PYTEST) -q $(ABREAST) -m "not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED)
 

@@ -35,6 +35,8 @@ HEAVY = {
     "pydantic": ("contract/", "engines/duckdb/fold.py", "verify/stepping.py"),
     "sqlglot": ("plan/", "sqlfile/", "engines/", "verify/", "contract/"),
     "ibis": ("ibis_views.py",),
+    "starlette": ("page/",),
+    "uvicorn": ("page/",),
     "google_crc32c": ("connectors/", "storage/", "runtime/mark.py"),
 }
 

@@ -14,7 +14,7 @@ from penstock.cli.options import Job, PipelineOptions, pipeline_options
 from penstock.engines.duckdb.engine import DATABASE, compile_for_duckdb
 from penstock.errors import StateError, Unsupported
 from penstock.plan.plan import Plan
-from penstock.runtime.access import ask_state
+from penstock.runtime.access import Asker
 from penstock.runtime.lock import StateLock
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def open_page(job: Job, plan: Plan, *, host: str = "127.0.0.1", port: int = 0, r
     from penstock.page.picture import picture
     from penstock.page.server import Page
 
-    graph, folder = job.graph, job.target.state
+    folder = job.target.state
     shown = picture(plan, reveal=reveal)
-    return Page(graph, shown, lambda r: ask_state(graph, folder, r), folder, host=host, port=port, reveal=reveal)
+    return Page(job.graph, shown, Asker(plan, folder), folder, host=host, port=port, reveal=reveal)
 
 
 def _check_state(folder: Path, typed: str) -> None:

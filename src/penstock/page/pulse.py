@@ -6,6 +6,7 @@ when a job has run on it: looking at a page must not keep a job from starting.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -16,7 +17,8 @@ from typing import Any, cast
 from penstock.errors import Error
 from penstock.page.tables import Ask
 from penstock.runtime.answers import Answer
-from penstock.runtime.lock import StateLock
+from penstock.runtime.control import POINTER, SOCKET
+from penstock.runtime.lock import LOCK, StateLock
 
 EVERY_S = 1.0
 SIZES_EVERY_S = 5.0
@@ -39,7 +41,7 @@ class Pulse:
         self._stop = threading.Event()
         self._sizes: dict[str, int] = {}
         self._sized_at = 0.0
-        self._stood = False
+        self._stood: object = None
         self.number = 0
         self.latest: dict[str, Any] = {"running": False, "state": "starting"}
         self.history: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -53,7 +55,7 @@ class Pulse:
 
     def again(self) -> None:
         """A state without a job was changed from this page: read it anew."""
-        self._stood = False
+        self._stood = None
 
     def _beat(self) -> None:
         while True:
@@ -69,14 +71,24 @@ class Pulse:
 
     def _sample(self) -> None:
         if StateLock.holder(self._folder) is not None:
-            self._stood = False
+            self._stood = None
             self._tell(self._with_sizes(self._ask({"do": "pulse"})) | {"state": "running"})
             return
-        if not self._stood:
+        if self._stood is None or self._stood != self._files():
             found = standing(self._ask({"do": "status"}))
             self._read_sizes()
             self._tell({**found, "sizes": self._sizes, "state": "stopped"})
-            self._stood = True
+            self._stood = self._files()
+
+    def _files(self) -> object:
+        """Another value when a job has run on the state since."""
+        found: list[tuple[str, int, int]] = []
+        for path in self._folder.iterdir():
+            if path.is_file() and path.name not in (LOCK, SOCKET, POINTER):
+                with contextlib.suppress(FileNotFoundError):
+                    seen = path.stat()
+                    found.append((path.name, seen.st_mtime_ns, seen.st_size))
+        return sorted(found)
 
     def _with_sizes(self, found: Answer) -> Answer:
         if time.monotonic() - self._sized_at >= SIZES_EVERY_S:

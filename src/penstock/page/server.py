@@ -40,6 +40,7 @@ HOST = "127.0.0.1"
 STATIC = Path(__file__).parent / "static"
 # How soon an open page hears of a new sample.
 HEAR_S = 0.2
+CLOSE_S = 3.0
 
 
 class Page:
@@ -87,9 +88,11 @@ class Page:
     def close(self) -> None:
         """Stop serving and free the port."""
         self._server.should_exit = True
-        self._server.force_exit = True
         self._pulse.close()
-        self._thread.join(timeout=5.0)
+        self._thread.join(timeout=CLOSE_S)
+        # Somebody is still being answered: they see the connection end.
+        self._server.force_exit = True
+        self._thread.join(timeout=CLOSE_S)
         self._socket.close()
 
     def __enter__(self) -> Page:

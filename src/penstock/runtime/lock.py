@@ -11,6 +11,7 @@ from penstock.errors import StateError
 
 # Who only looks at a state (status, a page) holds it for a moment.
 PATIENCE_S = 0.5
+LOCK = "lock"
 
 
 class StateLock:
@@ -27,7 +28,7 @@ class StateLock:
         Raises:
             StateError: PS-STATE-001 when another process holds it, PS-STATE-005 when the folder cannot be written.
         """
-        path = folder / "lock"
+        path = folder / LOCK
         try:
             folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -58,7 +59,7 @@ class StateLock:
     def holder(folder: Path) -> int | None:
         """The pid of the process that holds the lock, None when nobody does."""
         try:
-            descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
