@@ -7,12 +7,15 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.connectors import log_reader
 from penstock.connectors.base import Url
 from penstock.connectors.log import LogSource, LogTopic, LogVersions, LogWriter
+from penstock.connectors.log_frame import Header, body_is_right
 from penstock.connectors.log_run import LARGE_FRAME_RECORDS
 from penstock.connectors.log_topic import read_synced
 from penstock.errors import ConnectorError
@@ -87,6 +90,28 @@ def test_any_frames_and_any_reads_give_all_records(
     assert source.latest(0) == offset
     for start, _ in wanted:
         assert drain(source, 0, start) == ([row for row in wanted if row[0] >= start], offset)
+    source.close()
+
+
+def test_what_is_left_of_a_large_frame_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values: list[bytes | None] = [b"%07d" % number for number in range(3 * LARGE_FRAME_RECORDS)]
+    topic = LogTopic.create(tmp_path / "t")
+    with LogWriter(topic, "none") as writer:
+        for start in (0, LARGE_FRAME_RECORDS):
+            writer.append(0, values[start : start + (1 + bool(start)) * LARGE_FRAME_RECORDS])
+    checked = []
+
+    def check(header: Header, body: pa.Buffer) -> bool:
+        checked.append(header.base_offset)
+        return body_is_right(header, body)
+
+    monkeypatch.setattr(log_reader, "body_is_right", check)
+    source = LogSource(topic)
+    read, _ = drain(source, 0, 0, LARGE_FRAME_RECORDS // 3)
+    assert [value for _, value in read] == values
+    assert checked == [0, LARGE_FRAME_RECORDS]
+    # Whoever goes back reads it anew.
+    assert drain(source, 0, 5)[0] == read[5:]
     source.close()
 
 

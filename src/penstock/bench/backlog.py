@@ -18,6 +18,7 @@ from pathlib import Path
 
 from penstock.engines.base import EpochResult
 from penstock.load import load_pipeline
+from penstock.runtime.heap import share_heaps
 from penstock.runtime.profiling import Profile, Profiler
 from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 from penstock.settings import load_settings, resolve
@@ -115,7 +116,7 @@ def drain(job: Drain) -> Drained:
 
 def drain_in_turn(jobs: Sequence[Drain]) -> list[Drained]:
     """Drain one after the other in one fresh process: the first is cold, the others are warm."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=share_heaps) as pool:
         return list(pool.map(drain, jobs))
 
 

@@ -22,6 +22,7 @@ from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import DeclarationError
 from penstock.plan.plan import Plan
 from penstock.runtime.control import ControlServer
+from penstock.runtime.heap import share_heaps
 from penstock.runtime.profiling import Profiler
 from penstock.runtime.runner import Observer, Runner, RunOptions, Until
 
@@ -60,6 +61,7 @@ def run(
     quiet: bool,
 ) -> int:
     """Run PIPELINE. Ctrl-C and SIGTERM finish the epoch, flush the sinks and stop; a later run goes on from there."""
+    share_heaps()
     job = options.load()
     plan = compile_for_duckdb(job.graph, in_memory=False)
     how = RunOptions(

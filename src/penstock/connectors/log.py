@@ -144,6 +144,8 @@ def _take_frames(collected: _Collector, reader: PartitionReader, place: Position
         place = reader.place_of(frame)
         if collected.next_offset == header.next_offset:
             place = after(header, frame.position, place.base)
+        else:
+            reader.keep(frame)
         if not collected.goes_on:
             break
     return place

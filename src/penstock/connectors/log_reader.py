@@ -88,13 +88,14 @@ class PartitionReader:
         self._index: list[Position] = []
         self._durable: tuple[int, int] = (-1, 0)
         self._block: tuple[bytes, int] = (b"", 0)
+        self._kept: Frame | None = None
         self._end: Position | None = None
         self.aside: Callable[[Sync], None] | None = None
 
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._descriptor, self._segment, self._block = -1, None, (b"", 0)
+        self._descriptor, self._segment, self._block, self._kept = -1, None, (b"", 0), None
 
     def earliest(self) -> int:
         """The first offset still held."""
@@ -215,6 +216,11 @@ class PartitionReader:
             self._open(Segment(following, place.offset))
             place = Position(place.offset, SEGMENT_HEADER_BYTES, place.offset, place.last_us)
 
+    def keep(self, frame: Frame) -> None:
+        """Whoever reads has taken a part of this frame, the last that `frames` gave, and will come back for the rest:
+        it is neither read nor checked again."""
+        self._kept = frame
+
     def check_tail(self, place: Position) -> tuple[Position, int]:
         """Where the right frames of the newest segment end, from `place` in it on, and how long its file is.
 
@@ -296,6 +302,9 @@ class PartitionReader:
         return self._segments()[-1].base != self._segment.base
 
     def _body(self, position: int, header: Header) -> pa.Buffer | None:
+        kept, self._kept = self._kept, None
+        if kept is not None and (kept.position, kept.header) == (position, header):
+            return kept.body
         body = self._read_body(position, header)
         if body_is_right(header, body):
             return body

@@ -24,6 +24,7 @@ from penstock.engines.base import EpochResult
 from penstock.errors import Error
 from penstock.graph import Graph
 from penstock.load import load_pipeline
+from penstock.runtime.heap import share_heaps
 from penstock.runtime.runner import Runner, RunOptions, Until
 from penstock.settings import Target
 from penstock.url import Url
@@ -133,6 +134,7 @@ def _timed(url: Url, delivered: dict[int, int]) -> Callable[[SinkContext], Sink]
 
 def main(arguments: list[str]) -> int:
     """Run the job of the file named; an error is told as JSON on stderr."""
+    share_heaps()
     try:
         run(BenchJob.read(Path(arguments[0])))
     except Error as problem:

@@ -11,6 +11,7 @@ from penstock.apps.ads.results import read_results
 from penstock.bench.backlog import Drain, drain
 from penstock.bench.peers.harness import Row, Work
 from penstock.connectors.log import LogTopic
+from penstock.runtime.heap import share_heaps
 
 
 class Penstock:
@@ -45,6 +46,7 @@ class Penstock:
 
 
 def open_peer(work: Work) -> Penstock:
+    share_heaps()
     return Penstock()
 
 
