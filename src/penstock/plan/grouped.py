@@ -127,8 +127,8 @@ def merge_insert_sql(block: GroupedBlock, touched: str, state: str) -> str:
 
 def merge_delta_sql(block: GroupedBlock, touched: str, *, keys: bool) -> str:
     """The block's delta from the wide rows; with `keys`, the hidden key columns too."""
-    before = _side(block, touched, "o", '"_ps_old"', "-1", keys=keys)
-    after = _side(block, touched, "n", '"_ps_new"', "1", keys=keys)
+    before = _side(block, touched, "o", OLD, "-1", keys=keys)
+    after = _side(block, touched, "n", NEW, "1", keys=keys)
     return f"{before} UNION ALL {after}"
 
 
@@ -136,20 +136,23 @@ def _side(block: GroupedBlock, touched: str, prefix: str, lives: str, weight: st
     outputs = [f"{_finished(block, sql, '', prefix)} AS {quote(name)}" for name, sql in block.outputs]
     if keys:
         outputs += [quote(k.name) for k in block.keys]
-    conditions = [lives]
-    if block.having:
-        conditions.append(f"({_finished(block, block.having, '', prefix)})")
     unchanged = [
         f"{_finished(block, sql, '', 'o')} IS NOT DISTINCT FROM {_finished(block, sql, '', 'n')}"
         for _, sql in block.outputs
         if _reads_aggregates(block, sql)
     ]
-    both = '"_ps_old" AND "_ps_new"'
-    if block.having:
-        both += f" AND ({_finished(block, block.having, '', 'o')}) AND ({_finished(block, block.having, '', 'n')})"
-    # IS NOT TRUE, since HAVING may be NULL.
-    conditions.append(f"({' AND '.join([both, *unchanged])}) IS NOT TRUE")
-    return f"SELECT {', '.join(outputs)}, {weight} AS {W} FROM {touched} WHERE {' AND '.join(conditions)}"
+    # An output is evaluated for a group that shows it alone: ln(count(*)) fails for one that is not there.
+    both = f"CASE WHEN {_shows(block, 'o', OLD)} THEN {_shows(block, 'n', NEW)} ELSE FALSE END"
+    moved = f"CASE WHEN {both} THEN NOT ({' AND '.join(unchanged) or 'TRUE'}) ELSE TRUE END"
+    shown = f"CASE WHEN {_shows(block, prefix, lives)} THEN {moved} ELSE FALSE END"
+    return f"SELECT {', '.join(outputs)}, {weight} AS {W} FROM {touched} WHERE {shown}"
+
+
+def _shows(block: GroupedBlock, prefix: str, lives: str) -> str:
+    """Whether the group has a row in the block, before (`o`) or after (`n`); never NULL."""
+    if not block.having:
+        return quote(lives)
+    return f"CASE WHEN {quote(lives)} THEN ({_finished(block, block.having, '', prefix)}) IS TRUE ELSE FALSE END"
 
 
 def _reads_aggregates(block: GroupedBlock, sql: str) -> bool:
