@@ -115,6 +115,7 @@ VIEWS = (
     ),
     Mistake("PIVOT s ON word USING sum(v)", "PS-DECL-008", "name the values", 1, 1),
     Mistake("SELECT * FROM\n  (PIVOT s ON word USING sum(v))", "PS-DECL-008", "name the values", 2, 4),
+    Mistake("PIVOT s ON word || 'x' IN ('ax') USING sum(v)", "PS-DECL-008", "parentheses", 1, 1),
     Mistake("SELECT * FROM (SUMMARIZE s)", "PS-DECL-008", "rows", 1, 16),
     Mistake("SELECT * FROM duckdb_settings()", "PS-DECL-003", "not declared", 1, 15),
     Mistake("SELECT * FROM query_table('s')", "PS-DECL-003", "not declared", 1, 15),
@@ -136,6 +137,13 @@ VIEWS = (
         "hop(",
         1,
         8,
+    ),
+    Mistake(
+        "SELECT count(*) AS n FROM s GROUP BY hop(at, INTERVAL '0 seconds', INTERVAL 1 SECOND)",
+        "PS-DECL-016",
+        "hop(",
+        1,
+        38,
     ),
     Mistake(
         "SELECT session(at, INTERVAL '2 seconds') AS w, count(*) AS n FROM s GROUP BY 1",

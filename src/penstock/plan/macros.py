@@ -18,12 +18,12 @@ from sqlglot import exp
 from penstock.errors import DeclarationError
 from penstock.plan.binder import Binder, BindProblem
 from penstock.plan.blocks import Relation, quote
+from penstock.plan.interval import fixed_us
 from penstock.plan.parse import DIALECT, SESSION_MACRO, Query, place_of_word
 from penstock.plan.windows import hop_starts
 
 SESSION = "_ps_session"
 ROWS = "_ps_rows"
-_UNITS = {"MICROSECOND", "MILLISECOND", "SECOND", "MINUTE", "HOUR", "DAY", "WEEK"}
 
 
 def expand(query: Query, relations: Mapping[str, Relation], binder: Binder) -> Query:
@@ -43,7 +43,7 @@ def expand(query: Query, relations: Mapping[str, Relation], binder: Binder) -> Q
         if calls and isinstance(calls[0], exp.Anonymous):
             call = calls[0]
             arguments = 3 if call.name.lower() == "hop" else 2
-            if len(call.expressions) != arguments or not all(_is_fixed(e) for e in call.expressions[1:]):
+            if len(call.expressions) != arguments or not all(_is_length(e) for e in call.expressions[1:]):
                 raise _wrong(
                     query, call, "hop(event time, size, slide) or session(event time, gap) with fixed INTERVALs"
                 )
@@ -66,15 +66,8 @@ def _is_macro(node: exp.Expr) -> bool:
     return isinstance(node, exp.Anonymous) and node.name.lower() in ("hop", SESSION_MACRO)
 
 
-def _is_fixed(node: exp.Expr) -> bool:
-    """A length that is the same everywhere: no months."""
-    if not isinstance(node, exp.Interval):
-        return False
-    unit = node.text("unit").upper().removesuffix("S")
-    words = node.this.name.upper().split() if isinstance(node.this, exp.Literal) else ["?"]
-    return (unit in _UNITS and len(words) == 1) or (
-        not unit and len(words) == 2 and words[1].removesuffix("S") in _UNITS
-    )
+def _is_length(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Interval) and (fixed_us(node) or 0) > 0
 
 
 def _wrong(query: Query, call: exp.Expr, expected: str) -> DeclarationError:
