@@ -161,6 +161,22 @@ def test_a_mistake_has_its_place(text: str, line: int, column: int, code: str, g
     assert error.got.startswith(got)
 
 
+@pytest.mark.parametrize(
+    ("clause", "hint"),
+    [
+        ("DEFAULT 3", "coalesce(column, value)"),
+        ("GENERATED ALWAYS AS (1 + 1)", "in a view"),
+        ("AS (1 + 1)", "in a view"),
+        ("UNIQUE", "WITHIN"),
+        ("COLLATE NOCASE", "in a view"),
+    ],
+)
+def test_a_clause_that_a_source_does_not_have_is_refused_with_what_to_write(clause: str, hint: str) -> None:
+    (error,) = mistakes(f"CREATE STREAM s (a BIGINT,\n  b INT {clause})")
+    assert (error.code, error.where, error.got) == ("PS-DECL-006", Where("p.sql", 2, 9), clause.split()[0])
+    assert hint in error.hint
+
+
 def test_all_mistakes_are_told_at_once_and_reading_goes_on() -> None:
     text = (
         "CREATE STREAM s (a FOO, b BIGINT NOT NUL, CHECK (b > ), c INT);\n"

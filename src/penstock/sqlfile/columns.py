@@ -25,6 +25,10 @@ _AFTER_TYPE = (
     "PII",
     "COMMENT",
     "DEFAULT",
+    "GENERATED",
+    "AS",
+    "UNIQUE",
+    "COLLATE",
     ",",
 )
 
@@ -39,6 +43,15 @@ _INSTEAD = (
     (r"UNION", "write STRUCT with one nullable field for each kind"),
     (r"VARINT|BIGNUM", "write DECIMAL(38, 0) or VARCHAR"),
 )
+
+# What a column of a table says in DuckDB, and what to write here instead.
+_NO_CLAUSE = {
+    "DEFAULT": "what a record does not say is NULL: write coalesce(column, value) in a view",
+    "GENERATED": "a source has what its records say: compute the column in a view",
+    "AS": "a source has what its records say: compute the column in a view",
+    "UNIQUE": "write UNIQUE (column) WITHIN INTERVAL '1 hour' after the columns, or PRIMARY KEY",
+    "COLLATE": "texts are compared byte by byte: write lower(column) or column COLLATE ... in a view",
+}
 
 
 @dataclass
@@ -121,7 +134,8 @@ def _column(cursor: Cursor, body: Body) -> None:
         elif cursor.accept("COMMENT"):
             description = cursor.string("the comment in quotes")
         else:
-            cursor.fail("NOT NULL, PRIMARY KEY, CHECK, REFERENCES, PII, COMMENT, a comma or a closing parenthesis")
+            expected = "NOT NULL, PRIMARY KEY, CHECK, REFERENCES, PII, COMMENT, a comma or a closing parenthesis"
+            cursor.fail(expected, next((hint for word, hint in _NO_CLAUSE.items() if cursor.at(word)), ""))
     body.columns.append(Column(name, kind, nullable, rules, pii, description))
 
 
