@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.law.law import Case, View
+from tests.law.pivots import PIVOTS
 from tests.law.rewritten import REWRITTEN
 
 
@@ -680,4 +681,5 @@ CATALOGUE: tuple[Case, ...] = (
     *RANKED,
     *WINDOWS,
     *REWRITTEN,
+    *PIVOTS,
 )

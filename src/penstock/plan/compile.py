@@ -25,6 +25,7 @@ from penstock.plan.ordering import Indefinite
 from penstock.plan.parse import DIALECT, Query, place_in, place_of_word
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.plan.qualification import Unqualified, qualified, quiet
+from penstock.plan.rewrite.pivot import without_pivots
 from penstock.plan.sources import add_source
 from penstock.plan.storage import decide_storage
 
@@ -68,6 +69,7 @@ def _add_view(made: Made, query: Query) -> None:
     query = expand(query, made.relations, made.binder)
     view = query.view
     fields = _bind(made, query)
+    query = replace(query, tree=without_pivots(query.tree, made.binder))
     tree, notes = _definite(made, query, fields)
     oracle = tree.sql(DIALECT) if notes else query.text
     before = set(made.blocks)

@@ -94,7 +94,7 @@ def _volatile(tree: exp.Expr, volatile: frozenset[str]) -> Iterator[_Found]:
                     "PIVOT makes its columns of the values that it finds",
                     node.sql(DIALECT).strip(),
                     "PIVOT",
-                    "name the values: ON column IN ('a', 'b')",
+                    "name the values: ON column IN ('a', 'b'); an expression goes into parentheses",
                     "columns that are known before the rows are",
                 )
             case exp.TableSample():
@@ -126,7 +126,11 @@ def _volatile(tree: exp.Expr, volatile: frozenset[str]) -> Iterator[_Found]:
 def _fixed(pivot: exp.Pivot) -> bool:
     """Whether a PIVOT names the values that become columns."""
     values = pivot.args.get("fields") or pivot.expressions
-    return all(isinstance(value, exp.In) and not value.args.get("query") for value in values)
+    return all(
+        # DuckDB 2.0 reads `a || b IN (...)` as a truth value that becomes columns.
+        isinstance(value, exp.In) and not value.args.get("query") and not isinstance(value.this, exp.Binary)
+        for value in values
+    )
 
 
 def _sample(node: exp.TableSample) -> _Found:

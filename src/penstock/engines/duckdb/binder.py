@@ -54,6 +54,9 @@ class DuckBinder:
     def volatile(self) -> frozenset[str]:
         return _catalogue().volatile
 
+    def exact_rows(self) -> bool:
+        return _catalogue().exact_rows
+
     def close(self) -> None:
         for name in self._tables:
             self.remove(name)
@@ -72,27 +75,34 @@ class DuckBinder:
 
 
 @dataclass(frozen=True)
-class _Functions:
+class _Catalogue:
     aggregates: frozenset[str]
     volatile: frozenset[str]
     names: frozenset[str]
+    exact_rows: bool
 
 
 @cache
-def _catalogue() -> _Functions:
-    """Which functions are what: the same for every database of a process, and dear to ask for (30 ms on DuckDB 2.0)."""
+def _catalogue() -> _Catalogue:
+    """Which functions are what, and how rows compare.
+
+    It is the same for every database of a process, and dear to ask for (30 ms on DuckDB 2.0).
+    """
     connection = connect(None, threads=1)
     try:
         rows = connection.execute(
             "SELECT DISTINCT lower(function_name), function_type = 'aggregate', "
             "coalesce(stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY'), false) FROM duckdb_functions()"
         ).fetchall()
+        # DuckDB 1.5 says NULL, though 1 is not 2.
+        compared = connection.execute("SELECT (1, NULL::INTEGER) IN (SELECT 2, 1)").fetchone()
     finally:
         connection.close()
-    return _Functions(
+    return _Catalogue(
         frozenset(name for name, aggregate, _ in rows if aggregate),
         frozenset(name for name, _, volatile in rows if volatile),
         frozenset(name for name, _, _ in rows),
+        compared == (False,),
     )
 
 

@@ -8,9 +8,12 @@ distinct values of R that C mentions (and of y):
     x in (select y from R where L and C(t))          =  t semi join D on C(t) and x = y
     x not in (select y ...)                          =  t anti join D on C(t) and x = y
                                                           anti join D' on C(t) and (y is null or x is null)
+    (x, z) not in (select y, w ...)                  =  t anti join D on C(t) and (x = y or x is null or y is null)
+                                                          and (z = w or z is null or w is null)
 
-D' is left out where neither x nor y can be NULL. Where C is equalities that fix every column of D, a row meets one row
-of D at most, and the semi join is an inner join. What is not of this form is a value (values.py).
+D' and the questions for NULL are left out where neither side can be NULL. Where C is equalities that fix every column
+of D, a row meets one row of D at most, and the semi join is an inner join. What is not of this form is a value
+(values.py).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from penstock.plan.parse import DIALECT
 from penstock.plan.rewrite.correlation import never_null, told_apart_alike
 from penstock.plan.rewrite.made_of import add_join, column, conjunction, derived, named, set_where, where_of
 from penstock.plan.rewrite.scopes import free_columns, fresh
-from penstock.plan.rewrite.values import Around, body, own_subqueries, value_of, wrapped
+from penstock.plan.rewrite.values import Around, body, or_unknown, own_subqueries, value_of, wrapped
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,22 @@ def joined_membership(around: Around, part: exp.Expr) -> bool:
         return False
     if condition.left and len(condition.left) != len(sides.query.expressions):
         return False
-    if condition.negated and len(condition.left) > 1:
-        raise Opaque("NOT IN of several columns")
     left = [_without_subqueries(around, value) for value in condition.left]
     pieces = _Pieces(sides.free)
     outputs = [e.unalias() for e in sides.query.expressions[: len(left)]]
     alias = fresh(around.select, "not_in" if condition.negated else "in") if left else fresh(around.select, "exists")
     on = [pieces.over(part, alias) for part in sides.mentioning]
-    met = [exp.EQ(this=_operand(x), expression=pieces.named(y, alias)) for x, y in zip(left, outputs, strict=True)]
-    _join(around, sides, pieces, alias, [*on, *met], "ANTI" if condition.negated else "SEMI")
-    if condition.negated and left and not _both_known(around, sides.query, left[0], outputs[0]):
+    equal = [exp.EQ(this=_operand(x), expression=pieces.named(y, alias)) for x, y in zip(left, outputs, strict=True)]
+    if not condition.negated:
+        _join(around, sides, pieces, alias, [*on, *equal], "SEMI")
+        return True
+    known = [_both_known(around, sides.query, x, y) for x, y in zip(left, outputs, strict=True)]
+    if len(left) > 1 and not all(known):
+        if not around.made.binder.exact_rows():
+            raise Opaque("NOT IN of several columns that may be NULL, as this DuckDB answers it")
+        equal = [e if k else or_unknown(e) for e, k in zip(equal, known, strict=True)]
+    _join(around, sides, pieces, alias, [*on, *equal], "ANTI")
+    if len(left) == 1 and not known[0]:
         _join_unknown(around, sides, left[0], outputs[0])
     return True
 

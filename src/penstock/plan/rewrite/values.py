@@ -9,6 +9,8 @@ Equations, with Q' and its keys as correlation.py makes them, k its keys and t t
     x in Q                          t left join (select distinct k, y, true as m from Q') on x = y: m, then
                                     t left join (select k, count(*), count(y) from Q' group by k):
                                     no row: false; x is null, or a NULL among the rows: null; else false
+    (x, z) in Q                     exists Q where x = y and z = w: true; exists Q where each is equal or NULL: null;
+                                    else false
     x > any Q, x > all Q            min(y) or max(y) in the same way
 
 A scalar subquery that is no aggregate is joined where a key of its relation is fixed: it has one row at most.
@@ -23,7 +25,7 @@ from sqlglot import exp
 from penstock.plan.clauses import Opaque, aggregates_in, is_grouped, is_plain
 from penstock.plan.made import Made
 from penstock.plan.parse import DIALECT
-from penstock.plan.rewrite.correlation import Correlated, Key, decorrelate, told_apart_alike
+from penstock.plan.rewrite.correlation import Correlated, Key, decorrelate, never_null, told_apart_alike
 from penstock.plan.rewrite.made_of import add_join, column, derived, named, where_of
 from penstock.plan.rewrite.scopes import free_columns, fresh
 
@@ -116,6 +118,9 @@ def value_of(around: Around, node: exp.Expr) -> exp.Expr:
     if isinstance(node, exp.Array):
         return _array(around, body(node.expressions[0]))
     if isinstance(node, exp.In):
+        left = node.this.unnest()
+        if isinstance(left, exp.Tuple):
+            return _row_member(around, [_left(around, e) for e in left.copy().expressions], body(node.args["query"]))
         return _member(around, _left(around, node.this), body(node.args["query"]))
     if isinstance(node, exp.Binary):
         return _compared(around, node)
@@ -133,7 +138,7 @@ def body(query: exp.Expr) -> exp.Query:
 
 def _left(around: Around, value: exp.Expr) -> exp.Expr:
     """What is compared with the rows of a subquery, itself without subqueries."""
-    if isinstance(value, exp.Tuple):
+    if isinstance(value.unnest(), exp.Tuple):
         raise Opaque("several columns compared with a subquery as a value")
     if _is_subquery(value):
         return value_of(around, value)
@@ -343,6 +348,40 @@ def _member(around: Around, value: exp.Expr, query: exp.Query) -> exp.Expr:
     mark = column(around.join(met, "in", by_value, side="LEFT"), "m")
     count, present = _summary(around, rows, found, [])
     return _decided(mark, value, count, present)
+
+
+def _row_member(around: Around, values: list[exp.Expr], query: exp.Query) -> exp.Expr:
+    """`(value, ...) IN query`: TRUE where a row equals it, NULL where one might."""
+    if not isinstance(query, exp.Select) or not is_plain(query, around.aggregates):
+        query = wrapped(around, query)
+    if len(query.expressions) != len(values):
+        raise Opaque("IN of other columns")
+    outputs = [e.unalias() for e in query.expressions]
+    equal = [
+        exp.EQ(this=exp.Paren(this=x.copy()), expression=exp.Paren(this=y.copy()))
+        for x, y in zip(values, outputs, strict=True)
+    ]
+    known = [
+        never_null(around.made, around.before, x) and never_null(around.made, query, y)
+        for x, y in zip(values, outputs, strict=True)
+    ]
+    certain = _exists(around, query.copy().where(*(e.copy() for e in equal)))
+    if all(known):
+        return certain
+    if not around.made.binder.exact_rows():
+        raise Opaque("IN of several columns that may be NULL, as this DuckDB answers it")
+    maybe = [e if k else or_unknown(e) for e, k in zip(equal, known, strict=True)]
+    ifs = [
+        exp.If(this=certain, true=exp.true()),
+        exp.If(this=_exists(around, query.copy().where(*maybe)), true=exp.Null()),
+    ]
+    return exp.Paren(this=exp.Case(ifs=ifs, default=exp.false()))
+
+
+def or_unknown(equal: exp.EQ) -> exp.Expr:
+    """The equality, or that a side of it is NULL."""
+    holes = [exp.Is(this=side.copy(), expression=exp.Null()) for side in (equal.this, equal.expression)]
+    return exp.Paren(this=exp.or_(equal.copy(), *holes))
 
 
 def _decided(certain: exp.Expr, value: exp.Expr, rows: exp.Expr, present: exp.Expr) -> exp.Expr:
