@@ -1,4 +1,4 @@
-"""Outputs that fail for a group that is not there: `ln(count(*))` of a group that comes or goes, at every epoch size."""
+"""Outputs that fail for a group that is not there, as `ln(count(*))` does, at every size of epochs."""
 
 from __future__ import annotations
 
