@@ -70,11 +70,10 @@ def joined_membership(around: Around, part: exp.Expr) -> bool:
         _join(around, sides, pieces, alias, [*on, *equal], "SEMI")
         return True
     known = [_both_known(around, sides.query, x, y) for x, y in zip(left, outputs, strict=True)]
-    if len(left) > 1 and not all(known):
-        if not around.made.binder.exact_rows():
-            raise Opaque("NOT IN of several columns that may be NULL, as this DuckDB answers it")
-        equal = [e if k else or_unknown(e) for e, k in zip(equal, known, strict=True)]
-    _join(around, sides, pieces, alias, [*on, *equal], "ANTI")
+    if len(left) > 1 and not all(known) and not around.made.binder.exact_rows():
+        raise Opaque("NOT IN of several columns that may be NULL, as this DuckDB answers it")
+    met: list[exp.Expr] = [e if k or len(left) == 1 else or_unknown(e) for e, k in zip(equal, known, strict=True)]
+    _join(around, sides, pieces, alias, [*on, *met], "ANTI")
     if len(left) == 1 and not known[0]:
         _join_unknown(around, sides, left[0], outputs[0])
     return True
