@@ -86,6 +86,8 @@ _codes(
         2: "a dead letter or late row is unknown",
         3: "a correction lies beyond the horizon",
         4: "a reference is empty",
+        5: "an account or symbol is unknown",
+        6: "an order cannot be read",
     },
 )
 _codes(

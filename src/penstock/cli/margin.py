@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from penstock.apps.margin.feeder import TOPICS, feed, prepare_topics
 from penstock.apps.margin.market import Market
+from penstock.apps.margin.orders import Order
+from penstock.apps.margin.what_if import WhatIf
+from penstock.apps.margin.what_if import what_if as work_out
 from penstock.cli.ads import log_folder
 from penstock.cli.load_options import Seconds
-from penstock.cli.options import Output, output_option
+from penstock.cli.options import Output, PipelineOptions, output_option
+from penstock.cli.tables import show_table
+from penstock.runtime.access import ask_state
+from penstock.runtime.answers import plain
 
 
 @click.group()
@@ -56,3 +64,41 @@ def simulate(
         click.echo(json.dumps(counts, indent=2))
     else:
         click.echo("  ".join(f"{topic} {count:,}" for topic, count in counts.items()))
+
+
+@margin.command("what-if")
+@click.option("--account", required=True, help="The account.")
+@click.option("--order", "orders", required=True, multiple=True, help='"BUY 100 AAPL @ 190", or without a price.')
+@click.option("--target", metavar="NAME", help="Target of penstock.toml (default: local).")
+@click.option("--state", type=click.Path(path_type=Path), metavar="DIR", help="Override the state folder.")
+@output_option
+def what_if(account: str, orders: tuple[str, ...], target: str | None, state: Path | None, output: Output) -> None:
+    """Show an account's margin before and after orders, against the live state, changing nothing.
+
+    An order without a price is filled at the latest one. With several orders, all of them are filled.
+    """
+    wanted = [Order.parse(order) for order in orders]
+    job = PipelineOptions("margin", target, None, (), (), state, output).load()
+
+    def query(sql: str) -> list[dict[str, object]]:
+        reply = ask_state(job.graph, job.target.state, {"do": "sql", "query": sql}, typed="margin")
+        columns, rows = reply["columns"], reply["rows"]
+        assert isinstance(columns, list)
+        assert isinstance(rows, list)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    found = work_out(job.graph, query, account, wanted)
+    if output == "json":
+        told = plain(asdict(found) | {"orders": [str(order) for order in found.orders]})
+        click.echo(json.dumps(told, indent=2))
+    else:
+        _show_what_if(found)
+
+
+def _show_what_if(found: WhatIf) -> None:
+    click.echo(f"{found.account_id}: {'; '.join(str(order) for order in found.orders)}")
+    before, after = asdict(found.before), asdict(found.after)
+    show_table(["", "before", "after"], [[name, before[name], after[name]] for name in before])
+    click.echo("BREACH" if found.breach else "no breach")
+    step = f"{found.state} -> {found.next_state}: {found.reason}, {found.amount}"
+    click.echo(step if found.reason else f"{found.state} as before")
