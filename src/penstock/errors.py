@@ -100,7 +100,10 @@ _codes(
         5: "the metrics or the page cannot be served",
     },
 )
-_codes("VERIFY", {1: "the changes and the batch disagree", 2: "there is nothing to verify"})
+_codes(
+    "VERIFY",
+    {1: "the changes and the batch disagree", 2: "there is nothing to verify", 3: "an audit trail was changed"},
+)
 _codes("TEST", {1: "a pipeline test failed"})
 _codes(
     "BENCH",

@@ -49,11 +49,14 @@ VERBS: dict[str, Verb] = {
     "sql": Verb("penstock.cli.sql", "sql", "Query the views of a pipeline, also while it runs."),
     "dlq": Verb("penstock.cli.dlq", "dlq", "List, show, replay or drop dead letters."),
     "late": Verb("penstock.cli.late", "late", "List late rows, or apply them as corrections."),
+    "audit": Verb("penstock.cli.audit", "audit", "Check an audit trail."),
     "state": Verb("penstock.cli.state", "state", "Write the journal, to run the same epochs again."),
     "reset": Verb("penstock.cli.reset", "reset", "Forget the state of a pipeline."),
     "topics": Verb("penstock.cli.topics", "topics", "Create, clear or describe topics."),
     "ads": Verb("penstock.cli.ads", "ads", "The ads application: its producers."),
-    "margin": Verb("penstock.cli.margin", "margin", "The margin application: its simulated market."),
+    "margin": Verb(
+        "penstock.cli.margin", "margin", "The margin application: its market, what-if, the ladder as a consumer."
+    ),
     "demo": Verb("penstock.cli.demo", "demo", "Producers and the ads job together, checked, in half a minute."),
     "bench": Verb("penstock.cli.bench", "bench", "Measure an application, or a pipeline of your own."),
     "doctor": Verb("penstock.cli.doctor", "doctor", "Show what is installed, what is missing and what to type."),
@@ -126,7 +129,7 @@ def exit_code(error: Error) -> int:
         3
     """
     match error:
-        case VerificationError(code="PS-VERIFY-001"):
+        case VerificationError(code="PS-VERIFY-001" | "PS-VERIFY-003"):
             return 3
         case DeclarationError() | Unsupported() | SettingsError():
             return 2

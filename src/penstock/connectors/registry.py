@@ -19,6 +19,7 @@ Role = Literal["source", "versions", "sink", "topics"]
 GROUP = "penstock.connectors"
 
 _BUILT_IN: dict[str, str] = {
+    "audit.sink": "penstock.connectors.audit_sink:AuditSink",
     "clock.source": "penstock.connectors.clock:ClockSource",
     "file.sink": "penstock.connectors.file_sink:FileSinks",
     "file.source": "penstock.connectors.file:FileSources",

@@ -88,6 +88,7 @@ def build() -> Pipeline:
     )
     for name in ("positions", "margin_calculations", "stress_results", "enforcement"):
         margin.sink(name, view=name)
+    margin.sink("audit", view="enforcement")
     return margin
 
 
