@@ -89,6 +89,7 @@ def test_an_insert_from_rows_in_memory_is_prepared(database: duckdb.DuckDBPyConn
     for value in range(4):
         statements.give("_ps_given", numbers(value, value))
         assert statements.write(sql) == 2
+    statements.commit()
     assert is_prepared(statements, sql)
     assert database.execute("SELECT count(*), sum(v) FROM _ps.stored").fetchall() == [(8, 12)]
 
@@ -125,14 +126,17 @@ def test_after_a_rollback_everything_is_made_again(database: duckdb.DuckDBPyConn
     statements = Prepared(database)
     sql = 'SELECT sum(k)::BIGINT AS k FROM "_ps_given"'
     for value in range(6):
-        statements.connection.execute("BEGIN")
+        statements.begin()
+        if value % 3:
+            assert statements.connection.execute("SELECT 1").fetchall() == [(1,)]
         statements.give("_ps_given", numbers(value))
         assert statements.fetch(sql).column("k").to_pylist() == [value]
+        assert statements.changing is bool(value % 3)
         if value % 2:
-            statements.connection.execute("COMMIT")
+            statements.commit()
         else:
-            statements.connection.execute("ROLLBACK")
-            statements.reset()
+            statements.roll_back()
+        assert not statements.changing
 
 
 def test_a_relation_can_be_added_to(database: duckdb.DuckDBPyConnection) -> None:

@@ -21,7 +21,7 @@ from penstock.engines.base import EpochInput, SourceInput
 from penstock.engines.duckdb.change import Found, apply, inspect
 from penstock.engines.duckdb.engine import DATABASE, DuckState
 from penstock.engines.duckdb.outbox import fetch
-from penstock.engines.duckdb.redo import open_state
+from penstock.engines.duckdb.recovery import open_state
 from penstock.errors import StateError
 from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import SourceDecl

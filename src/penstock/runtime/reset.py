@@ -16,6 +16,7 @@ from pathlib import Path
 
 from penstock.engines.duckdb.carry import Carried, build, read
 from penstock.engines.duckdb.engine import DATABASE, compile_for_duckdb
+from penstock.engines.duckdb.redo_log import redo_path
 from penstock.errors import StateError
 from penstock.pipeline import Graph
 from penstock.runtime.lock import StateLock
@@ -81,6 +82,8 @@ def _take_place(folder: Path, database: Path, fresh: Path) -> Path:
     failpoints.hit(KEPT)
     # Before the rename: a mark of the old state would refuse the new one, and the old one runs without it.
     files.remove(folder / _MARK)
+    # It is settled, and would refuse the new state.
+    files.remove(redo_path(database))
     failpoints.hit(UNMARKED)
     files.replace(fresh, database)
     return kept
@@ -105,10 +108,11 @@ def _keep(database: Path) -> Path:
 
 
 def _set_aside(folder: Path, database: Path) -> Path:
-    """A file that cannot be read goes as it is. The log first, the mark last: what is left in between is refused."""
+    """A file that cannot be read goes as it is. The logs first, the mark last: what is left in between is refused."""
     kept = _free_name(database)
-    if _wal(database).exists():
-        files.replace(_wal(database), _wal(kept))
+    for log, kept_log in ((_wal(database), _wal(kept)), (redo_path(database), redo_path(kept))):
+        if log.exists():
+            files.replace(log, kept_log)
     files.replace(database, kept)
     files.remove(folder / _MARK)
     return kept
@@ -125,4 +129,4 @@ def _name(database: Path, number: int) -> Path:
 def _free_name(database: Path) -> Path:
     """A second reset keeps what the first one kept."""
     names = (_name(database, n) for n in itertools.count(1))
-    return next(name for name in names if not name.exists() and not _wal(name).exists())
+    return next(name for name in names if not any(p.exists() for p in (name, _wal(name), redo_path(name))))

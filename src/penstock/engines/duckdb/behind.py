@@ -22,6 +22,7 @@ import pyarrow as pa
 from penstock.engines.duckdb import redo
 from penstock.engines.duckdb.prepared import Prepared, carried, distinct
 from penstock.engines.duckdb.redo import Moved
+from penstock.engines.duckdb.redo_log import RedoLog
 from penstock.engines.duckdb.state import table
 from penstock.plan import grouped
 from penstock.plan.blocks import FlatBlock, GroupedBlock, Node, StepBlock, UnionBlock, quote
@@ -93,10 +94,12 @@ class Groups:
 
 @dataclass
 class Behind:
-    """See the module. delivered: per sink, up to which epoch its changes are not needed any more."""
+    """See the module. log: None in memory. delivered: per sink, up to which epoch its changes are not needed any
+    more."""
 
     plan: Plan
     statements: Prepared
+    log: RedoLog | None
     delivered: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -154,9 +157,14 @@ class Behind:
         self._staged.append(moved)
 
     def write(self, epoch: int) -> None:
-        """The epoch's redo row."""
+        """The epoch's redo row, in its transaction."""
         self.statements.give("_ps_redo_entry", redo.entry_row(epoch, redo.encoded(self._staged), pa.binary()))
         self.statements.write(f"INSERT INTO {table('redo')} SELECT * FROM _ps_redo_entry")
+
+    def commit(self, epoch: int, after: int) -> None:
+        """Make durable an epoch that has changed no table. after: the epoch before it."""
+        if self.log is not None:
+            self.log.append(epoch, after, redo.encoded(self._staged))
 
     def committed(self) -> None:
         """What was staged has been committed."""
@@ -193,6 +201,8 @@ class Behind:
             if len(groups.rows) > 2 * KEPT_GROUPS:
                 self._groups[name] = replace(groups, rows=groups.rows.slice(0, 0), whole=False)
         failpoints.hit(redo.AFTER_COMMIT)
+        if self.log is not None:
+            self.log.settled()
 
     def forget(self) -> None:
         """Tables are about to change by other ways: nothing in memory is relied on. (Nothing is unsettled.)"""

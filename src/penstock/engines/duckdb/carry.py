@@ -20,6 +20,7 @@ from penstock.engines.base import Progress
 from penstock.engines.duckdb import letters, redo, state
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.outbox import fetch
+from penstock.engines.duckdb.recovery import unsettled
 from penstock.engines.duckdb.state import table
 from penstock.errors import StateError
 from penstock.functions import register
@@ -52,7 +53,7 @@ class Carried:
 def read(old: Path) -> Handed | None:
     """What the state file hands on; None where it cannot be read: damaged, not ours, or of a newer Penstock.
 
-    Checkpoints it, so that no write-ahead log is left beside it.
+    Settles and checkpoints it, so that neither its redo log nor its write-ahead log holds anything that it lacks.
 
     Raises:
         StateError: PS-STATE-005 when it, or its checkpoint, cannot be written.
@@ -63,7 +64,7 @@ def read(old: Path) -> Handed | None:
         return None
     with connection:
         try:
-            moved = redo.unsettled(connection)
+            moved = unsettled(connection, old)
             if moved:
                 _settle(connection, moved, old)
             meta = dict(connection.execute("SELECT key, value FROM _ps.meta").fetchall())
@@ -76,6 +77,10 @@ def read(old: Path) -> Handed | None:
             dead = fetch(connection, f"SELECT {letters.LETTER_COLUMNS} FROM _ps.dead")
         except (duckdb.Error, KeyError):
             return None
+        except StateError as problem:
+            if problem.code == "PS-STATE-002":
+                return None
+            raise
         _checkpoint(connection, old)
     return Handed(str(meta["state_id"]), dead, late)
 

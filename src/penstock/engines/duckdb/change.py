@@ -20,7 +20,7 @@ from penstock.engines.duckdb import letters, state
 from penstock.engines.duckdb.blocks import run_named_block
 from penstock.engines.duckdb.connection import first_row, thread_count
 from penstock.engines.duckdb.outbox import changes_sql
-from penstock.engines.duckdb.redo import open_state
+from penstock.engines.duckdb.recovery import open_state
 from penstock.engines.duckdb.scope import Delta, EpochScope
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned

@@ -22,7 +22,8 @@ from penstock.engines.duckdb.connection import first_row, thread_count
 from penstock.engines.duckdb.epoch import Wanted, run_epoch
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.prepared import Prepared
-from penstock.engines.duckdb.redo import open_state
+from penstock.engines.duckdb.recovery import open_state
+from penstock.engines.duckdb.redo_log import RedoLog
 from penstock.engines.duckdb.state import table
 from penstock.engines.duckdb.statements import Planned
 from penstock.engines.duckdb.switch import Switch
@@ -100,7 +101,8 @@ class DuckState:
         )
         self._threads = self._wanted.threads
         self._large, self._small = Planned(self._database), Prepared(self._database)
-        self._behind = Behind(plan, self._small)
+        self._log = RedoLog(folder / DATABASE, self.progress.state_id) if folder is not None else None
+        self._behind = Behind(plan, self._small, self._log)
         # An epoch and a settling exclude each other: who asks for the latter may be another thread.
         self._lock = threading.RLock()
         self.switch = Switch(plan, self._database)
@@ -414,6 +416,8 @@ class DuckState:
             _log.warning("closed without settling: %s", problem)
         self._small.close()
         self._database.close()
+        if self._log is not None:
+            self._log.close()
 
 
 def _unwritable(problem: Exception, what: str) -> StateError:

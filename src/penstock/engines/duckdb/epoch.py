@@ -1,4 +1,7 @@
-"""One epoch, from input to commit, in one DuckDB transaction.
+"""One epoch, from input to commit.
+
+A large epoch is one transaction of DuckDB, whose COMMIT is the epoch's. So is a small one that changes tables. One that
+changes none is committed by the sync of its record in the redo log (decision 0024).
 
 Order: references, tables, streams; then every block after its inputs, transient ones last. As soon as a relation's
 delta is known its content moves, and every join that reads it computes its terms (plan/flat.py says why this
@@ -11,7 +14,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
@@ -96,11 +98,11 @@ def _attempt(
     behind: Behind | None,
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
+    before = progress.epoch
     moved = progress.copy()
     moved.epoch = given.epoch
     moved.flushed = given.flush
-    connection = statements.connection
-    connection.execute("BEGIN")
+    statements.begin()
     try:
         run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again, behind)
         with part("check"):
@@ -114,10 +116,12 @@ def _attempt(
             given.settle()
             failpoints.hit(BEFORE_COMMIT)
             commit_started = time.perf_counter()
-            connection.execute("COMMIT")
+            if statements.changing or behind is None:
+                statements.commit()
+            else:
+                behind.commit(given.epoch, before)
     except BaseException:
-        _roll_back(connection)
-        statements.reset()
+        statements.roll_back()
         if behind is not None:
             behind.rolled_back()
         raise
@@ -142,14 +146,6 @@ def _attempt(
     return moved, result, views
 
 
-def _roll_back(connection: duckdb.DuckDBPyConnection) -> None:
-    try:
-        connection.execute("ROLLBACK")
-    except duckdb.Error:
-        # A failed COMMIT has rolled back already; the first error is the one to tell.
-        return
-
-
 class _Run:
     """The working state of one epoch."""
 
@@ -165,10 +161,10 @@ class _Run:
         again: Mapping[str, Unit],
         behind: Behind | None,
     ) -> None:
-        self.statements, self.connection = statements, statements.connection
+        self.statements = statements
         self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
         before = {name: s.watermark_us for name, s in progress.sources.items()}
-        self.replay = letters.read_replay(self.connection, progress.replay_offset, given.replay_to)
+        self.replay = letters.read_replay(statements.reader, progress.replay_offset, given.replay_to)
         self.correction = not self.replay.empty
         contents = {n.name: content_name(n.relation) for n in plan.nodes}
         self.scope = EpochScope(
@@ -225,7 +221,7 @@ class _Run:
             if self.correction and rows:
                 self.replay.move_counts(name, progress.counts, rows - len(outcome.letters))
         if self.correction:
-            letters.mark_replayed(self.connection, self.replay, failed)
+            letters.mark_replayed(self.statements.connection, self.replay, failed)
             self.progress.replay_offset = self.replay.upto
         elif self.given.replay_to is None or self.given.replay_to > self.progress.replay_offset:
             self.progress.replay_offset = max(self.replay.upto, self.progress.replay_offset)
@@ -239,7 +235,7 @@ class _Run:
     def _keep_letters(self, name: str, outcome: Outcome, failed: set[tuple[str, int, int]]) -> None:
         self.alerts += outcome.alerts
         if outcome.letters:
-            letters.record_dead(self.connection, name, outcome.letters, self.given.epoch)
+            letters.record_dead(self.statements.connection, name, outcome.letters, self.given.epoch)
             failed |= {(name, x.partition, x.offset) for x in outcome.letters}
 
     def blocks(self) -> None:
@@ -247,7 +243,7 @@ class _Run:
         presets: dict[str, Delta] = {}
         if self.replay.late:
             presets = letters.apply_late(self.scope, self.replay)
-            self.progress.late = letters.late_counts(self.connection)
+            self.progress.late = letters.late_counts(self.statements.connection)
         for node in self.plan.nodes:
             if isinstance(node.block, SourceBlock):
                 continue
@@ -287,7 +283,7 @@ class _Run:
     def changes(self, wanted: Wanted, delivered: Mapping[str, int]) -> tuple[dict[str, pa.Table], dict[str, pa.Table]]:
         """Change records: into the outbox for sinks, and fetched for both."""
         for sink, epoch in delivered.items() if self.scope.behind is None else ():
-            self.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
+            self.statements.connection.execute(f"DELETE FROM {table('o_' + sink)} WHERE _epoch <= {epoch}")
         changes = Changes(self.scope)
         sinks = {sink: rows for sink, node in wanted.sinks.items() if (rows := changes.send(sink, node)) is not None}
         views = {view: rows for view, node in wanted.views.items() if (rows := changes.read(node)) is not None}
@@ -308,7 +304,8 @@ class _Run:
         row = entry_row(self.given.epoch, entry.encode(), pa.string())
         if self.scope.behind is not None:
             self.scope.behind.stage(Moved("journal", row))
-            self.scope.behind.write(self.given.epoch)
+            if self.statements.changing:
+                self.scope.behind.write(self.given.epoch)
             return
         self.statements.give("_ps_entry", row)
         self.statements.write(f"INSERT INTO {table('journal')} SELECT * FROM _ps_entry")

@@ -108,7 +108,7 @@ def ingest(
     aside: list[Letter] = []
     if split is not None and split.doubtful and not statements.in_parts:
         split, aside = set_aside(source, decoder, split, rows)
-    with _many_rows(statements.connection, rows):
+    with _many_rows(statements, rows):
         try:
             result = None
             if split is not None and not statements.in_parts:
@@ -151,14 +151,14 @@ _REORDERING = "join_order,build_side_probe_side"
 
 
 @contextmanager
-def _many_rows(connection: duckdb.DuckDBPyConnection, rows: int) -> Iterator[None]:
+def _many_rows(statements: Statements, rows: int) -> Iterator[None]:
     if rows <= _MANY_ROWS:
         yield
         return
-    connection.execute(f"SET disabled_optimizers = '{_REORDERING}'")
+    statements.reader.execute(f"SET disabled_optimizers = '{_REORDERING}'")
     yield
     # Only here: an aborted transaction refuses it, and the next attempt comes by here.
-    connection.execute("RESET disabled_optimizers")
+    statements.reader.execute("RESET disabled_optimizers")
 
 
 def _references(statements: Statements, source: SourceDecl, judging: Judging) -> References | None:

@@ -11,13 +11,16 @@ alone can be prepared once and for all. Invariants:
 - A text is prepared when it comes the second time: one that holds numbers of its epoch never does.
 - Values pass through Arrow unchanged. A type that Arrow does not carry as it is is cast back by a view
   (`_RESTORED`); rows with any other type stay a temporary table, and all that reads it is planned.
-- After a rollback nothing is kept: DuckDB has taken back what was registered since BEGIN.
+- A transaction begins with the first statement that may change a table. Without one, what registers and reads rows
+  stands alone: an epoch that changes no table is no transaction of DuckDB.
+- After an epoch that failed nothing is kept: DuckDB has taken back what was registered since BEGIN.
 
 The connection is one of its own on the same database, so that names never meet those of the large epochs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -76,8 +79,9 @@ class Prepared:
         self._start()
 
     def _start(self) -> None:
-        self.connection = self._database.cursor()
-        self.connection.execute(SETTINGS)
+        self._connection = self._database.cursor()
+        self._connection.execute(SETTINGS)
+        self.changing = False
         self._held: dict[str, Held] = {}
         self._tables: set[str] = set()
         self._kept: dict[str, tuple[object, bool]] = {}
@@ -85,12 +89,35 @@ class Prepared:
         self.texts: dict[tuple[str, ...], str] = {}
         self._count = 0
 
-    def reset(self) -> None:
-        self.connection.close()
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        if not self.changing:
+            self._connection.execute("BEGIN")
+            self.changing = True
+        return self._connection
+
+    @property
+    def reader(self) -> duckdb.DuckDBPyConnection:
+        return self._connection
+
+    def begin(self) -> None:
+        """Nothing to do: `connection` begins."""
+
+    def commit(self) -> None:
+        if self.changing:
+            self._connection.execute("COMMIT")
+            self.changing = False
+
+    def roll_back(self) -> None:
+        # A failed COMMIT has rolled back already; the first error is the one to tell.
+        with contextlib.suppress(duckdb.Error):
+            if self.changing:
+                self._connection.execute("ROLLBACK")
+        self._connection.close()
         self._start()
 
     def close(self) -> None:
-        self.connection.close()
+        self._connection.close()
 
     # -- relations -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +125,7 @@ class Prepared:
         if name in self._tables:
             return self._store_table(name, sql)
         text = self._text(sql)
-        result = ArrowResult(self.connection, text.run)
+        result = ArrowResult(self._connection, text.run)
         if not text.types:
             text.types, text.carried = result.types, carried(result.types) and distinct(result.names)
         if not text.carried:
@@ -112,13 +139,13 @@ class Prepared:
         if name not in self._tables:
             self._drop(name)
             self._tables.add(name)
-        row = first_row(self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
+        row = first_row(self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}"))
         return int(row[0]) if row else 0
 
     def keep(self, name: str, sql: str, version: object) -> str:
         known = self._kept.get(name)
         if known is None or known[0] != version:
-            (count,) = self.connection.execute(f"SELECT count(*) FROM ({sql})").fetchall()[0]
+            (count,) = self._connection.execute(f"SELECT count(*) FROM ({sql})").fetchall()[0]
             if count <= KEPT_ROWS:
                 self.store(name, sql)
             known = self._kept[name] = (version, count <= KEPT_ROWS)
@@ -152,14 +179,14 @@ class Prepared:
         self._drop(name)
         held = self._held[name] = Held(rows)
         if not any(_RESTORED.fullmatch(kind) for kind in types):
-            self.connection.register(name, held)
+            self._connection.register(name, held)
             return
-        self.connection.register(_raw(name), held)
+        self._connection.register(_raw(name), held)
         columns = ", ".join(
             f"CAST({quote(field)} AS {kind}) AS {quote(field)}" if _RESTORED.fullmatch(kind) else quote(field)
             for field, kind in zip(rows.column_names, types, strict=True)
         )
-        self.connection.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT {columns} FROM {quote(_raw(name))}")
+        self._connection.execute(f"CREATE TEMP VIEW {quote(name)} AS SELECT {columns} FROM {quote(_raw(name))}")
 
     def _drop(self, name: str) -> None:
         if self._held.pop(name, None) is None:
@@ -168,20 +195,20 @@ class Prepared:
         for sql, text in self._texts.items():
             if name in sql:
                 self._forget(text)
-        self.connection.execute(f"DROP VIEW IF EXISTS temp.{quote(name)}")
-        self.connection.execute(f"DROP VIEW IF EXISTS temp.{quote(_raw(name))}")
+        self._connection.execute(f"DROP VIEW IF EXISTS temp.{quote(name)}")
+        self._connection.execute(f"DROP VIEW IF EXISTS temp.{quote(_raw(name))}")
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
     def write(self, sql: str) -> int:
         text = self._text(sql)
         if text.statement is None:
-            (text.statement,) = self.connection.extract_statements(text.run)
+            (text.statement,) = self._connection.extract_statements(text.run)
         row = first_row(self.connection.execute(text.statement))
         return int(row[0]) if row else 0
 
     def fetch(self, sql: str) -> pa.Table:
-        return ArrowResult(self.connection, self._text(sql).run).table()
+        return ArrowResult(self._connection, self._text(sql).run).table()
 
     def _text(self, sql: str) -> _Text:
         text = self._texts.get(sql)
@@ -200,17 +227,17 @@ class Prepared:
         if (target or sql.startswith("SELECT")) and not self._reads_table(sql[target.end() :] if target else sql):
             self._count += 1
             text.prepared = f"_ps_q{self._count}"
-            self.connection.execute(f"PREPARE {text.prepared} AS {sql}")
+            self._connection.execute(f"PREPARE {text.prepared} AS {sql}")
             run = f"EXECUTE {text.prepared}"
         text.run, text.statement, text.ready = run, None, True
 
     def _forget(self, text: _Text) -> None:
         if text.prepared:
-            self.connection.execute(f"DEALLOCATE {text.prepared}")
+            self._connection.execute(f"DEALLOCATE {text.prepared}")
         text.prepared, text.ready, text.statement = "", False, None
 
     def _reads_table(self, sql: str) -> bool:
-        names = self.connection.execute(
+        names = self._connection.execute(
             "SELECT lower(table_name) FROM duckdb_tables() UNION SELECT lower(view_name) FROM duckdb_views() "
             "WHERE NOT internal AND NOT temporary"
         ).fetchall()
@@ -219,7 +246,7 @@ class Prepared:
         named = any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
         # DuckDB looks through views, down to the tables. It does so without types, and fails where a RANGE frame adds
         # an interval to a column.
-        return named and (_RANGE_FRAME.search(sql) is not None or bool(self.connection.get_table_names(sql)))
+        return named and (_RANGE_FRAME.search(sql) is not None or bool(self._connection.get_table_names(sql)))
 
 
 _RANGE_FRAME = re.compile(r"\bRANGE\s+BETWEEN\b", re.IGNORECASE)

@@ -1,13 +1,14 @@
-"""The redo rows of small epochs: what an epoch has written, before it stands in the tables.
+"""Redo entries of small epochs: what an epoch has written, before it stands in the tables.
 
-A small epoch commits one row of `_ps.redo`, which holds all that it moved: a table's name and rows each. Later, many
-epochs at once, these are brought into the tables (*settled*) in one transaction that also removes the redo rows.
-Invariants:
+A small epoch commits one entry, which holds all that it moved: a table's name and rows each. It is a record of the redo
+log (redo_log.py) or, where the epoch changes tables as well, a row of `_ps.redo` in their transaction. Later, many
+epochs at once, these are brought into the tables (*settled*) in one transaction. Invariants:
 
-- What a state holds is its tables with the redo rows applied in the order of their epochs; settling does not change it.
-- A redo row says all that is needed to apply it: no plan is, so that whoever opens a state file settles it first
-  (`open_state`; `recover` for who opened it otherwise).
-- Rows are applied once: the transaction that applies them deletes them.
+- What a state holds is its tables with the entries applied in the order of their epochs; settling does not change it.
+- An entry says all that is needed to apply it: no plan is, so that whoever opens a state settles it first
+  (recovery.py).
+- Entries are applied once: the transaction that applies them brings their epochs into `_ps.journal`, and deletes the
+  rows. Records of epochs that are in the journal are settled.
 """
 
 from __future__ import annotations
@@ -16,14 +17,11 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
-from penstock.engines.duckdb.connection import connect, first_row
-from penstock.errors import StateError
 from penstock.plan.blocks import column_list, quote
 from penstock.storage import failpoints
 
@@ -33,9 +31,8 @@ AFTER_COMMIT = failpoints.register("settle.after_commit", "redo rows are applied
 TABLE = "CREATE TABLE _ps.redo (epoch BIGINT, entry BLOB)"
 # Of replacing rows: whether the row is there afterwards (else it is only taken away).
 STAYS = "_ps_stays"
-# The format of states; those of an earlier one had no redo rows.
-FORMAT = 2
-_WITHOUT = "1"
+# The format of states. Those of the first one had no redo rows, those of the second no redo log.
+FORMAT = 3
 _ROWS, _PLACE = "_ps_redo_rows", "_ps_redo_place"
 
 
@@ -140,56 +137,3 @@ def settle(
         with contextlib.suppress(duckdb.Error):
             connection.execute("ROLLBACK")
         raise
-
-
-def open_state(
-    path: Path | None, *, threads: int | None = None, memory_limit: str | None = None, beside: Path | None = None
-) -> duckdb.DuckDBPyConnection:
-    """A connection to a state file (as `connect` makes it), in which nothing is left to settle.
-
-    Raises:
-        StateError: as `connect`, and PS-STATE-005 when what is left cannot be settled.
-    """
-    connection = connect(path, threads=threads, memory_limit=memory_limit, beside=beside)
-    try:
-        recover(connection)
-    except (duckdb.Error, OSError) as problem:
-        connection.close()
-        raise StateError(
-            "PS-STATE-005",
-            "the state cannot be read or written",
-            expected=f"a state of Penstock at {path}",
-            got=str(problem).split("\n")[0],
-            hint="if the disk is full, free some space, then start again: nothing is lost",
-            retryable=isinstance(problem, duckdb.IOException | OSError),
-        ) from problem
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def recover(connection: duckdb.DuckDBPyConnection) -> None:
-    """Settle what an opened state file has left to settle."""
-    epochs = unsettled(connection)
-    if epochs:
-        settle(connection, epochs, {})
-        failpoints.hit(AFTER_COMMIT)
-
-
-def unsettled(connection: duckdb.DuckDBPyConnection) -> list[list[Moved]]:
-    """What epochs moved that is not in the tables yet; none in a file that is no state, or of a newer format."""
-    found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = '_ps'").fetchall()
-    names = {name for (name,) in found}
-    if "meta" not in names:
-        return []
-    written = first_row(connection.execute("SELECT value FROM _ps.meta WHERE key = 'format'"))
-    if written is not None and written[0] == _WITHOUT and "redo" not in names:
-        connection.execute("BEGIN")
-        connection.execute(TABLE)
-        connection.execute(f"UPDATE _ps.meta SET value = '{FORMAT}' WHERE key = 'format'")
-        connection.execute("COMMIT")
-    if written is None or int(written[0]) > FORMAT or written[0] == _WITHOUT:
-        return []
-    rows = connection.execute("SELECT entry FROM _ps.redo ORDER BY epoch").fetchall()
-    return [decoded(bytes(entry)) for (entry,) in rows]

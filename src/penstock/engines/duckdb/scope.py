@@ -86,6 +86,7 @@ class EpochScope:
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
+        """For what may change tables (`Statements.connection`)."""
         return self.statements.connection
 
     def temporary(self, name: str, sql: str) -> int:

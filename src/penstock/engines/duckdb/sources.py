@@ -122,7 +122,7 @@ def _run_stream(
     correction: bool,
 ) -> None:
     source, relation = block.source, block.relation
-    late = not correction and may_be_late(scope.connection, scope.plan, source, progress, ingested)
+    late = not correction and may_be_late(scope.statements.reader, scope.plan, source, progress, ingested)
     if late:
         scope.late |= {source.name}
     if late or source.unique:
@@ -193,7 +193,7 @@ def _watermarks(scope: EpochScope, source: SourceDecl, progress: SourceProgress,
     """Partition, offset and watermark of the rows that need one."""
     assert source.watermark is not None
     delay = _us(source.watermark)
-    rows = scope.connection.execute(
+    rows = scope.statements.reader.execute(
         f"SELECT _ps_p, _ps_o, epoch_us(_ps_at) AS at FROM {ingested.relation} WHERE _ps_at IS NOT NULL"
     ).fetchnumpy()
     partitions, offsets, times = (np.asarray(rows[name], dtype=np.int64) for name in ("_ps_p", "_ps_o", "at"))

@@ -1,8 +1,9 @@
 """The state file: what tables there are, who wrote them, where the pipeline stands.
 
-Layout (version 2): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we
+Layout (version 3): schema `_ps` holds `meta` (key, value), `journal` (one row an epoch, the last one is where we
 stand), `redo` (what small epochs have moved that is not in the other tables yet, see redo.py; since version 2), `dead`,
 `late`, `replay` and `applied`, an outbox `o_<sink>` per sink, and each block's state tables as the plan declares them.
+Since version 3 the redo log (redo_log.py) stands beside the file: both together are the state.
 Views and kept sources are SQL views in `main` under their own names, without hidden columns.
 """
 

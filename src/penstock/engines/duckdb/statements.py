@@ -6,6 +6,7 @@ settled here (large epochs) and in `prepared` (small ones). The rows are the sam
 
 from __future__ import annotations
 
+import contextlib
 from typing import Protocol
 
 import duckdb
@@ -18,11 +19,37 @@ from penstock.plan.blocks import quote
 class Statements(Protocol):
     """One connection and the temporary relations on it, which last for an epoch."""
 
-    connection: duckdb.DuckDBPyConnection
     in_parts: bool
     """Whether what reads tables is better apart from what computes."""
     texts: dict[tuple[str, ...], str]
     """SQL texts that were made before, by what they depend on."""
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """For what may change tables: in the epoch's transaction, which this begins where it has not begun."""
+        ...
+
+    @property
+    def reader(self) -> duckdb.DuckDBPyConnection:
+        """The same connection, for what changes no table."""
+        ...
+
+    @property
+    def changing(self) -> bool:
+        """Whether the epoch's transaction has begun: it may have changed tables."""
+        ...
+
+    def begin(self) -> None:
+        """An epoch begins; its transaction does so at the latest when a table is changed."""
+        ...
+
+    def commit(self) -> None:
+        """Commit the transaction, if it has begun."""
+        ...
+
+    def roll_back(self) -> None:
+        """Nothing of the epoch is to be, and nothing of it is relied on."""
+        ...
 
     def store(self, name: str, sql: str) -> int:
         """Make (or replace) the temporary relation `name` from a query; the number of its rows."""
@@ -56,19 +83,27 @@ class Statements(Protocol):
         """A query's rows."""
         ...
 
-    def reset(self) -> None:
-        """The transaction was rolled back: nothing of it is relied on."""
-        ...
-
 
 class Planned:
     """Every statement is planned for the rows that are there: for large epochs, whose rows cost more than plans."""
 
     in_parts = False
+    changing = True
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
+        self.connection = self.reader = connection
         self.texts: dict[tuple[str, ...], str] = {}
+
+    def begin(self) -> None:
+        self.connection.execute("BEGIN")
+
+    def commit(self) -> None:
+        self.connection.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        # A failed COMMIT has rolled back already; the first error is the one to tell.
+        with contextlib.suppress(duckdb.Error):
+            self.connection.execute("ROLLBACK")
 
     def store(self, name: str, sql: str) -> int:
         return self.write(f"CREATE OR REPLACE TEMP TABLE {quote(name)} AS {sql}")
@@ -94,6 +129,3 @@ class Planned:
 
     def fetch(self, sql: str) -> pa.Table:
         return self.connection.sql(sql).to_arrow_table()
-
-    def reset(self) -> None:
-        return

@@ -38,7 +38,7 @@ def statistics(statements: Statements, judged: str) -> list[PartitionStatistics]
 
 def of_relation(statements: Statements, judged: str) -> list[PartitionStatistics]:
     """By a query."""
-    found = statements.connection.execute(
+    found = statements.reader.execute(
         f"SELECT _ps_p, count(*), count(*) FILTER (WHERE _ps_ok), count(*) FILTER (WHERE _ps_ok AND _ps_extra), "
         f"epoch_us(min(_ps_at) FILTER (WHERE _ps_ok)), epoch_us(max(_ps_at) FILTER (WHERE _ps_ok)) "
         f"FROM {quote(judged)} GROUP BY _ps_p"

@@ -18,7 +18,7 @@ from penstock.verify.crash.harness import Checked
 WINDOW_S = 2.0
 WATERMARK_S = 1.0
 JOB_POINTS = (
-    *("settle.before_commit", "settle.after_commit"),
+    *("redo.torn", "redo.sync", "settle.before_commit", "settle.after_commit"),
     *("epoch.before_commit", "epoch.after_commit", "mark.before", "mark.after", "sink.before", "sink.after"),
     *("log.deliver", "log.delivered_part", "log.delivered"),
     *("log.append", "log.torn", "log.appended", "log.sync", "log.synced", "log.cut"),

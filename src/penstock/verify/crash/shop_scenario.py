@@ -29,7 +29,7 @@ from penstock.verify.views import source_specs, view_specs
 
 PIPELINE = "penstock.verify.crash.shop:pipeline"
 JOB_POINTS = (
-    *("settle.before_commit", "settle.after_commit"),
+    *("redo.torn", "redo.sync", "settle.before_commit", "settle.after_commit"),
     *("epoch.before_commit", "epoch.after_commit", "mark.before", "mark.after", "sink.before", "sink.after"),
     *("file.write", "file.rename", "file.renamed"),
     *("file_sink.write", "file_sink.torn", "file_sink.sync", "file_sink.mark", "file_sink.marked"),

@@ -28,14 +28,14 @@ class World:
         self.unsynced = folder / "unsynced"
         self._frozen = folder.with_name(f"{folder.name}.crash")
         self._draw = draw
-        self._wal_bytes = -1
+        self._logged: dict[Path, int] = {}
         self.crash: Crash | None = None
         self.sinks.mkdir(parents=True)
         self.unsynced.mkdir()
 
     def before_commit(self) -> None:
-        """A transaction is about to be committed: from here on the database's log may be torn."""
-        self._wal_bytes = self._wal_size()
+        """An epoch is about to be committed: from here on the log that it goes into may be torn."""
+        self._logged = {log: log.stat().st_size for log in self._logs()}
 
     def freeze(self, crash: Crash) -> None:
         """The disk as it is now is what the crash leaves."""
@@ -54,7 +54,7 @@ class World:
         self.crash = None
         undone: list[str] = []
         if crash.point == TORN_COMMIT:
-            undone += self._tear_wal()
+            undone += self._tear_logs()
         match crash.loss:
             case "unsynced":
                 undone += unsynced.drop_unsynced(self.unsynced)
@@ -62,20 +62,18 @@ class World:
                 undone += unsynced.drop_unsynced(self.unsynced, lambda size: self._draw.randint(0, size))
         return [text.replace(str(self.folder), "") for text in undone]
 
-    def _wal(self) -> Path | None:
-        return next(iter(sorted(self.state.glob("*.wal"))), None)
+    def _logs(self) -> list[Path]:
+        """What a commit goes into: the database's log and the redo log."""
+        return sorted([*self.state.glob("*.wal"), *self.state.glob("*.redo")])
 
-    def _wal_size(self) -> int:
-        wal = self._wal()
-        return wal.stat().st_size if wal is not None else 0
-
-    def _tear_wal(self) -> list[str]:
-        """The commit was under way: a part of what it added to the database's log is there, and never the last byte."""
-        wal, before = self._wal(), self._wal_bytes
-        if wal is None or before < 0 or wal.stat().st_size <= before:
-            return []
-        size = wal.stat().st_size
-        kept = self._draw.randrange(before, size)
-        with open(wal, "r+b") as file:
-            file.truncate(kept)
-        return [f"{size - kept} bytes of a commit lost"]
+    def _tear_logs(self) -> list[str]:
+        """The commit was under way: a part of what it added to a log is there, and never the last byte."""
+        undone = []
+        for log in self._logs():
+            before, size = self._logged.get(log, 0), log.stat().st_size
+            if size > before:
+                kept = self._draw.randrange(before, size)
+                with open(log, "r+b") as file:
+                    file.truncate(kept)
+                undone.append(f"{log.name}: {size - kept} bytes of a commit lost")
+        return undone
