@@ -37,7 +37,7 @@ HEAVY = {
     "ibis": ("ibis_views.py",),
     "starlette": ("page/",),
     "uvicorn": ("page/",),
-    "google_crc32c": ("connectors/", "storage/", "runtime/mark.py"),
+    "google_crc32c": ("connectors/", "storage/", "runtime/mark.py", "engines/duckdb/redo_log.py"),
 }
 
 

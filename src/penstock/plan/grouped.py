@@ -78,7 +78,8 @@ def step_names(block: GroupedBlock) -> tuple[str, ...]:
 def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
     """The wide rows with what the block's delta needs of them: outputs before and after, and which of them it has.
 
-    state: of these groups and others, with `_ps_i`. An output is evaluated for a group that shows it alone.
+    Where a group has one row in the view at most, they are in the order of the view's key. An output is evaluated for a
+    group that shows it alone. state: of these groups and others, with `_ps_i`.
     """
     touched = merge_touched_sql(block, partials, state, (INDEX,))
     sides = ((OLD, "o", _HAD, BEFORE), (NEW, "n", _HAS, AFTER))
@@ -96,18 +97,14 @@ def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
         if _reads_aggregates(block, sql)
     )
     moved = f"NOT ({_HAD} AND {_HAS} AND {same_values or 'TRUE'})"
+    key = [
+        f"CASE WHEN {_HAS} THEN {quote(AFTER + name)} ELSE {quote(BEFORE + name)} END" for name in block.relation.key
+    ]
+    order = f" ORDER BY {', '.join(key)}" if one_row_a_group(block) else ""
     return (
         f"SELECT * EXCLUDE ({_HAD}, {_HAS}), {_HAD} AND {moved} AS {OUT}, {_HAS} AND {moved} AS {IN} "
-        f"FROM (SELECT *, {', '.join(outputs)} FROM (SELECT *, {', '.join(shown)} FROM ({touched})))"
+        f"FROM (SELECT *, {', '.join(outputs)} FROM (SELECT *, {', '.join(shown)} FROM ({touched}))){order}"
     )
-
-
-def step_order_sql(block: GroupedBlock, rows: str) -> str:
-    """The rows of `merge_step_sql` in the order of the view's key."""
-    order = ", ".join(
-        f"CASE WHEN {IN} THEN {quote(AFTER + name)} ELSE {quote(BEFORE + name)} END" for name in block.relation.key
-    )
-    return f"SELECT * FROM {rows} WHERE {OUT} OR {IN} ORDER BY {order}"
 
 
 def one_row_a_group(block: GroupedBlock) -> bool:

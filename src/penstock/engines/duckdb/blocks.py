@@ -244,9 +244,6 @@ def _run_behind(scope: EpochScope, behind: Behind, block: GroupedBlock, delta: D
         return
     rows = quote(f"_ps_t_{name}")
     if grouped.one_row_a_group(block):
-        if len(touched) > 1:
-            sql = scope.text(("order", name), lambda: grouped.step_order_sql(block, rows))
-            touched = scope.statements.fetch(sql)
         scope.changes[name] = step_records(block, touched)
         if not len(scope.changes[name]):
             return
