@@ -19,6 +19,8 @@ Reference version: `content_sql`, the GROUP BY over the input's whole content.
 
 from __future__ import annotations
 
+import re
+
 from penstock.plan.blocks import Aggregate, Field, GroupedBlock, column_list, quote, same
 from penstock.plan.noise import settled_sql
 
@@ -78,8 +80,8 @@ def step_names(block: GroupedBlock) -> tuple[str, ...]:
 def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
     """The wide rows with what the block's delta needs of them: outputs before and after, and which of them it has.
 
-    Where a group has one row in the view at most, they are in the order of the view's key. An output is evaluated for a
-    group that shows it alone. state: of these groups and others, with `_ps_i`.
+    state: of these groups and others, with `_ps_i`. An output that may fail is evaluated for a group that shows it
+    alone.
     """
     touched = merge_touched_sql(block, partials, state, (INDEX,))
     sides = ((OLD, "o", _HAD, BEFORE), (NEW, "n", _HAS, AFTER))
@@ -89,7 +91,9 @@ def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
         having = f"({_finished(block, block.having, '', prefix)}) IS TRUE" if block.having else "TRUE"
         shown.append(f"CASE WHEN {lives} THEN {having} ELSE FALSE END AS {shows}")
         for name, sql in block.outputs:
-            value = f"CASE WHEN {shows} THEN {_finished(block, sql, '', prefix)} END"
+            value = _finished(block, sql, "", prefix)
+            if not _never_fails(block, sql):
+                value = f"CASE WHEN {shows} THEN {value} END"
             outputs.append(f"CAST({value} AS {types[name]}) AS {quote(label + name)}")
     same_values = " AND ".join(
         f"{quote(BEFORE + name)} IS NOT DISTINCT FROM {quote(AFTER + name)}"
@@ -97,14 +101,34 @@ def merge_step_sql(block: GroupedBlock, partials: str, state: str) -> str:
         if _reads_aggregates(block, sql)
     )
     moved = f"NOT ({_HAD} AND {_HAS} AND {same_values or 'TRUE'})"
-    key = [
-        f"CASE WHEN {_HAS} THEN {quote(AFTER + name)} ELSE {quote(BEFORE + name)} END" for name in block.relation.key
-    ]
-    order = f" ORDER BY {', '.join(key)}" if one_row_a_group(block) else ""
     return (
         f"SELECT * EXCLUDE ({_HAD}, {_HAS}), {_HAD} AND {moved} AS {OUT}, {_HAS} AND {moved} AS {IN} "
-        f"FROM (SELECT *, {', '.join(outputs)} FROM (SELECT *, {', '.join(shown)} FROM ({touched}))){order}"
+        f"FROM (SELECT *, {', '.join(outputs)} FROM (SELECT *, {', '.join(shown)} FROM ({touched})))"
     )
+
+
+_OWN_VALUE = re.compile(r'CAST\(("(?:[^"]|"")+") AS ([A-Z0-9(), ]+)\)')
+
+
+def _never_fails(block: GroupedBlock, sql: str) -> bool:
+    """Whether an output is a key or an aggregate in its own type: then a group that does not show it may have it, too.
+
+    (Each expression that a statement runs costs as much as some hundred rows.)
+    """
+    found = _OWN_VALUE.fullmatch(sql)
+    own = {quote(key.name): key.type for key in block.keys}
+    for aggregate in block.aggregates:
+        if aggregate.kind in ("count", "sum", "min", "max"):
+            own[quote(aggregate.name)] = "BIGINT" if aggregate.kind == "count" else aggregate.partial_type
+    return found is not None and own.get(found[1]) == found[2]
+
+
+def step_order_sql(block: GroupedBlock, rows: str) -> str:
+    """The rows of `merge_step_sql` in the order of the view's key."""
+    order = ", ".join(
+        f"CASE WHEN {IN} THEN {quote(AFTER + name)} ELSE {quote(BEFORE + name)} END" for name in block.relation.key
+    )
+    return f"SELECT * FROM {rows} WHERE {OUT} OR {IN} ORDER BY {order}"
 
 
 def one_row_a_group(block: GroupedBlock) -> bool:
@@ -199,6 +223,8 @@ def _partial(aggregate: Aggregate, weight: str | None) -> list[str]:
 
     def counted(*tests: str | None) -> str:
         test = " AND ".join(t for t in tests if t)
+        if weight is None and tests == (present, None):
+            return f"count({argument})" if argument else "count(*)"
         if weight is None:
             return f"count(CASE WHEN {test} THEN 1 END)" if test else "count(*)"
         return f"coalesce(sum(CASE WHEN {test or 'TRUE'} THEN {weight} END), 0)::BIGINT"

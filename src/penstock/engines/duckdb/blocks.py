@@ -10,10 +10,11 @@ import time
 from typing import assert_never
 
 import duckdb
+import numpy as np
 
 from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.fold import run_step
-from penstock.engines.duckdb.outbox import step_records
+from penstock.engines.duckdb.outbox import key_order, step_records
 from penstock.engines.duckdb.ranked import run_ranked
 from penstock.engines.duckdb.scope import Delta, EpochScope, apply_multiset, delta_name, set_delta
 from penstock.engines.duckdb.sessions import run_sessions
@@ -244,7 +245,12 @@ def _run_behind(scope: EpochScope, behind: Behind, block: GroupedBlock, delta: D
         return
     rows = quote(f"_ps_t_{name}")
     if grouped.one_row_a_group(block):
-        scope.changes[name] = step_records(block, touched)
+        order = key_order(block, touched)
+        if order is None:
+            sql = scope.text(("order", name), lambda: grouped.step_order_sql(block, rows))
+            touched = scope.statements.fetch(sql)
+            order = np.arange(len(touched))
+        scope.changes[name] = step_records(block, touched, order)
         if not len(scope.changes[name]):
             return
     _keyed_delta(scope, block, scope.text(("delta", name), lambda: grouped.merge_delta_sql(block, rows, keys=True)))

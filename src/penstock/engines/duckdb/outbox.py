@@ -6,9 +6,13 @@ order within an epoch is fixed by the rows themselves, so that `_seq` is the sam
 
 from __future__ import annotations
 
+import re
+
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as compute
+from numpy.typing import NDArray
 
 from penstock.engines.duckdb.prepared import carried
 from penstock.engines.duckdb.redo import Moved
@@ -76,15 +80,40 @@ class Changes:
         return pa.Table.from_arrays([*columns[:-1], epochs, columns[-1], flags], names=names)
 
 
-def step_records(block: GroupedBlock, touched: pa.Table) -> pa.Table:
+# Types whose values Arrow puts in the order in which DuckDB does.
+_ORDERED = re.compile(r"(TINY|SMALL|BIG)?INT|INTEGER|U(TINYINT|SMALLINT|INTEGER|BIGINT)|BOOLEAN|DATE|TIMESTAMP|VARCHAR")
+
+
+def key_order(block: GroupedBlock, touched: pa.Table) -> NDArray[np.int64] | None:
+    """The rows that `grouped.merge_step_sql` gives in the order of the view's key; None where DuckDB has to say.
+
+    Reference version: `grouped.step_order_sql`.
+    """
+    if len(touched) < 2:
+        return np.arange(len(touched))
+    names = block.relation.key
+    types = {field.name: field.type for field in block.relation.fields}
+    if not all(_ORDERED.fullmatch(types[name]) for name in names):
+        return None
+    comes = touched.column(grouped.IN)
+    values = [
+        compute.if_else(comes, touched.column(grouped.AFTER + name), touched.column(grouped.BEFORE + name))
+        for name in names
+    ]
+    table = pa.Table.from_arrays(values, names=list(names))
+    places = compute.sort_indices(table, sort_keys=[(name, "ascending") for name in names])
+    return np.asarray(places, dtype=np.int64)
+
+
+def step_records(block: GroupedBlock, touched: pa.Table, order: NDArray[np.int64]) -> pa.Table:
     """The records of what `grouped.merge_step_sql` gives, where each group has one row in the view at most.
 
-    Reference version: `numbered_sql`, of the block's delta.
+    order: of its rows. Reference version: `numbered_sql`, of the block's delta.
     """
-    goes, comes = (touched.column(name).to_numpy() for name in (grouped.OUT, grouped.IN))
-    count = len(touched)
+    goes, comes = (touched.column(name).to_numpy()[order] for name in (grouped.OUT, grouped.IN))
+    count = len(order)
     # of each group the row before and the row after, one after the other
-    places = np.column_stack((np.arange(count), np.arange(count) + count)).ravel()
+    places = np.column_stack((order, order + len(touched))).ravel()
     there = np.column_stack((goes, comes)).ravel()
     both = np.repeat(goes & comes, 2)[there]
     after = np.tile((False, True), count)[there]
