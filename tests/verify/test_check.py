@@ -61,6 +61,17 @@ def test_a_right_job_passes_through_cuts_and_kills(tmp_path: Path) -> None:
     assert not (tmp_path / ".penstock").exists()
 
 
+@pytest.mark.slow
+def test_hopping_windows_are_compared_with_late_rows_left_out_window_by_window(tmp_path: Path) -> None:
+    sql = "SELECT window_start, count(*) AS n FROM clicks GROUP BY hop(at, INTERVAL 2 MINUTES, INTERVAL 30 SECONDS)"
+    prepare(tmp_path, extra=f'\npipeline.view("hops", "{sql}")\n')
+    done = verify(tmp_path, SOURCES, "--runs", "2", "--kills", "1", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["compared"]["hops"] > 5
+    assert found["late"]["hops"] > 5
+
+
 def test_one_run_says_what_it_compared(tmp_path: Path) -> None:
     prepare(tmp_path, rows=60)
     done = verify(tmp_path, SOURCES, "--runs", "1")

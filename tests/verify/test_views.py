@@ -75,6 +75,35 @@ def test_a_stream_read_with_and_without_a_window(sql: str) -> None:
     assert [(rule.stream, rule.counted) for rule in found.late] == [("s", True)]
 
 
+HOP = "SELECT window_start, count(*) AS n FROM {} GROUP BY hop(at, INTERVAL 1 MINUTE, INTERVAL 20 SECONDS)"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        HOP.format("s"),
+        HOP.format("s AS x"),
+        HOP.format("s WHERE k > 1"),
+        HOP.format("s JOIN t USING (k)").replace("hop(at", "hop(s.at"),
+        f"SELECT a.n FROM ({HOP.format('s')}) AS a",
+    ],
+)
+def test_hopping_windows_leave_out_the_rows_that_are_late_for_them(sql: str) -> None:
+    found = specs(lambda p: p.view("v", sql, state="unbounded"))["v"]
+    assert (found.skipped, found.marked) == ("", ("s",))
+    assert 'FROM _ps."h_s"' in found.sql
+    assert found.sql.count("_ps_wm") == 2
+    assert [(rule.stream, rule.counted) for rule in found.late] == [("s", True)]
+
+
+def test_hopping_windows_over_a_view_are_not_compared() -> None:
+    def declare(p: ps.Pipeline) -> None:
+        p.view("few", "SELECT * FROM s WHERE k > 1")
+        p.view("v", HOP.format("few"), state="unbounded")
+
+    assert "not over a stream itself" in specs(declare)["v"].skipped
+
+
 def test_a_filter_read_with_and_without_a_window_is_not_compared() -> None:
     def declare(p: ps.Pipeline) -> None:
         p.view("few", "SELECT * FROM s WHERE k > 1")

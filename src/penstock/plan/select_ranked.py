@@ -18,6 +18,7 @@ from penstock.plan.closings import fill
 from penstock.plan.looking_back import first_order, is_sorted
 from penstock.plan.noise import is_noisy
 from penstock.plan.parse import DIALECT
+from penstock.plan.rewrite.grouping_sets import is_grouping, keys_of_sets
 
 _PLACES = (exp.RowNumber, exp.Rank, exp.DenseRank)
 _WRAPPERS = (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)
@@ -53,8 +54,10 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     if any(isinstance(e, exp.Columns) or e.is_star for e in projections):
         raise Opaque("its columns cannot be named one by one")
     read = [*projections, *([qualify] if qualify is not None else [])]
-    grouped = select.args.get("group") is not None or any(_plain_aggregates(e, aggregates) for e in read)
-    group = _written_group(select, projections) if grouped else []
+    clause = select.args.get("group")
+    grouped = clause is not None or any(_plain_aggregates(e, aggregates) for e in read)
+    sets = clause is not None and clause.find(exp.GroupingSets, exp.Cube, exp.Rollup) is not None
+    group = keys_of_sets(clause) if sets else _written_group(select, projections) if grouped else []
     atoms = _Atoms(aggregates if grouped else None, group)
     keys = tuple(atoms.named(key, "k") for key in _common_partition(own_windows(select)))
     first = first_order(own_windows(select)) if not keys else None
@@ -66,7 +69,7 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     inner = select.copy()
     for part in ("qualify", "order"):
         inner.set(part, None)
-    if group:
+    if group and not sets:
         inner.set("group", exp.Group(expressions=[key.copy() for key in group]))
     inner.set("expressions", [exp.alias_(e, n, quoted=True) for n, e in atoms.columns] or [exp.alias_("1", "_ps_one")])
     return Split(inner, outputs, condition, keys, order)
@@ -174,6 +177,8 @@ class _Atoms:
             return True
         if self._aggregates is None:
             return isinstance(node, exp.Column)
+        if is_grouping(node):
+            return True
         return node.sql(DIALECT) in self._group or aggregates_in(node, self._aggregates)[:1] == [node]
 
 
@@ -207,8 +212,8 @@ def _written_group(select: exp.Select, projections: list[exp.Expr]) -> list[exp.
     group = select.args.get("group")
     if group is None:
         return []
-    if group.args.get("all") or group.find(exp.GroupingSets, exp.Cube, exp.Rollup, exp.Tuple):
-        raise Opaque("window functions over GROUPING SETS, ROLLUP, CUBE or GROUP BY ALL")
+    if group.args.get("all") or group.find(exp.Tuple):
+        raise Opaque("window functions over GROUP BY ALL or GROUP BY of tuples")
     keys: dict[str, exp.Expr] = {}
     for written in group.expressions:
         key = written.unnest()

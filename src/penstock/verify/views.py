@@ -25,7 +25,7 @@ from penstock.plan.blocks import (
     UnionBlock,
     quote,
 )
-from penstock.plan.late import exclude_late
+from penstock.plan.late import exclude_late, late_condition
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.url import Url
 from penstock.verify.spec import LateSpec, SourceSpec, ViewSpec
@@ -61,20 +61,23 @@ def _spec(lineage: _Lineage, view: ViewPlan) -> ViewSpec:
     if isinstance(block, StepBlock):
         return _step_spec(lineage, block)
     late = tuple(rule for node, rule in plan.late_blocks if plan.owner(node.name) == view.name)
-    if any(plan.node(rule.relation).relation.hops for rule in late):
-        return ViewSpec(view.name, view.oracle, view.key, skipped=_HOPPING)
+    if any(_is_hop(plan, rule) for rule in late):
+        return _final_or_batch(lineage, _hopping(plan, view, late), block)
     scoped = tuple(lineage.scoped(view.name)) if late else ()
     spec = ViewSpec(view.name, view.oracle, view.key, tuple(_late_spec(plan, rule) for rule in late), scoped)
     if not _alike(lineage, view, late):
         spec = _marked(lineage, spec, late)
-    if isinstance(block, FinalBlock) and lineage.moves(view.name):
-        return _frozen(plan, spec, block)
+    return _final_or_batch(lineage, spec, block)
+
+
+def _final_or_batch(lineage: _Lineage, spec: ViewSpec, block: Block) -> ViewSpec:
+    if spec.skipped:
+        return spec
+    if isinstance(block, FinalBlock) and lineage.moves(spec.name):
+        return _frozen(lineage.plan, spec, block)
     if block.relation.transient:
         return _answered(lineage, spec, block)
     return spec
-
-
-_HOPPING = "a row may be late for some of its hopping windows and on time for others"
 
 
 def _below(lineage: _Lineage, spec: ViewSpec, found: dict[str, ViewSpec]) -> str:
@@ -94,7 +97,8 @@ def _below(lineage: _Lineage, spec: ViewSpec, found: dict[str, ViewSpec]) -> str
 
 def _late_spec(plan: Plan, rule: Late) -> LateSpec:
     # Behind a filter the ledger holds the rows that pass it; the oracle counts those of the stream itself.
-    return LateSpec(rule.stream, rule.end_of_event, plan.graph.source(rule.relation) is not None)
+    counted = plan.graph.source(rule.relation) is not None or _is_hop(plan, rule)
+    return LateSpec(rule.stream, rule.end_of_event, counted)
 
 
 # -- views that the epochs decide --------------------------------------------------------------------------------------
@@ -183,6 +187,49 @@ def _marked(lineage: _Lineage, spec: ViewSpec, late: tuple[Late, ...]) -> ViewSp
         told = ", ".join(sorted({rule.stream for rule in late}))
         return replace(spec, skipped=f"it reads {told} in several ways, some of which leave out late rows")
     return replace(spec, sql=tree.sql("duckdb"), marked=streams, scoped=())
+
+
+def _is_hop(plan: Plan, rule: Late) -> bool:
+    return bool(plan.node(rule.relation).relation.hops)
+
+
+def _hopping(plan: Plan, view: ViewPlan, late: tuple[Late, ...]) -> ViewSpec:
+    """The text with the rows of hopping windows less those whose window had closed before they came.
+
+    A row is late for each window on its own: the stream is read with its watermarks, and each row of a window asks.
+    """
+    spec = ViewSpec(view.name, view.oracle, view.key, tuple(_late_spec(plan, rule) for rule in late))
+    tree = sqlglot.parse_one(view.oracle, dialect="duckdb")
+    left = list(late)
+    for place in list(tree.find_all(exp.Subquery)):
+        table = _hopped(place)
+        around = place.find_ancestor(exp.Select)
+        if table is None or around is None:
+            continue
+        rule = next((r for r in left if (r.stream.lower(), r.alias) == (table.name.lower(), place.alias)), None)
+        if rule is None:
+            return replace(spec, skipped=_HOPPING)
+        left.remove(rule)
+        table.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias_or_name, quoted=True)))
+        table.set("this", exp.to_identifier(f"h_{rule.stream}", quoted=True))
+        table.set("db", exp.to_identifier("_ps"))
+        around.where(f"NOT {late_condition(rule)}", copy=False, dialect="duckdb")
+    if left:
+        return replace(spec, skipped=_HOPPING)
+    return replace(spec, sql=tree.sql("duckdb"), marked=tuple(dict.fromkeys(rule.stream for rule in late)))
+
+
+_HOPPING = "a row may be late for some of its hopping windows, and they are not over a stream itself"
+
+
+def _hopped(place: exp.Subquery) -> exp.Table | None:
+    """What the macro `hop` gives windows to, where that is one relation."""
+    inner = place.this
+    if not isinstance(inner, exp.Select) or inner.args.get("joins") or inner.args.get("from_") is None:
+        return None
+    starts = [e for e in inner.expressions if e.alias == "window_start" and isinstance(e.unalias(), exp.Explode)]
+    table = inner.args["from_"].this
+    return table if starts and isinstance(table, exp.Table) else None
 
 
 class _Lineage:

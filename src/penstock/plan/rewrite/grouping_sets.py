@@ -53,6 +53,19 @@ def as_union(made: Made, select: exp.Select) -> exp.Query | None:
     return union
 
 
+def keys_of_sets(group: exp.Group) -> Keys:
+    """The keys of all its sets, each once; raises Opaque where one is a number."""
+    keys = list({k.sql(): k for chosen in _sets(group) for k in chosen}.values())
+    if any(isinstance(k, exp.Literal) for k in keys) or group.args.get("all"):
+        raise Opaque("window functions over GROUPING SETS, ROLLUP or CUBE of numbers")
+    return keys
+
+
+def is_grouping(node: exp.Expr) -> bool:
+    """Whether the node says which keys are outside of a set."""
+    return isinstance(node, exp.Func) and bool(function_names(node) & {"grouping", "grouping_id"})
+
+
 def _asked(select: exp.Select, keys: Keys) -> str:
     """A query for the types of the keys."""
     asked = exp.Select(expressions=named(keys), from_=select.args["from_"].copy())
@@ -135,7 +148,7 @@ def _branch(base: exp.Select, chosen: Keys, types: dict[str, Field], aggregates:
         sql = node.sql()
         if sql in types:
             return grouped[sql].copy() if sql in grouped else exp.cast(exp.Null(), types[sql].type, dialect=DIALECT)
-        if isinstance(node, exp.Func) and function_names(node) & {"grouping", "grouping_id"}:
+        if is_grouping(node):
             asked = list(node.iter_expressions())
             bits = "".join("0" if e.sql() in grouped else "1" for e in asked)
             return exp.cast(exp.Literal.number(int(bits, 2)), "BIGINT")
