@@ -56,8 +56,8 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     read = [*projections, *([qualify] if qualify is not None else [])]
     clause = select.args.get("group")
     grouped = clause is not None or any(_plain_aggregates(e, aggregates) for e in read)
-    sets = clause is not None and clause.find(exp.GroupingSets, exp.Cube, exp.Rollup) is not None
-    group = keys_of_sets(clause) if sets else _written_group(select, projections) if grouped else []
+    sets = clause if clause is not None and clause.find(exp.GroupingSets, exp.Cube, exp.Rollup) else None
+    group = keys_of_sets(sets) if sets is not None else _written_group(select, projections) if grouped else []
     atoms = _Atoms(aggregates if grouped else None, group)
     keys = tuple(atoms.named(key, "k") for key in _common_partition(own_windows(select)))
     first = first_order(own_windows(select)) if not keys else None
@@ -69,7 +69,7 @@ def split_windows(select: exp.Select, aggregates: frozenset[str]) -> Split:
     inner = select.copy()
     for part in ("qualify", "order"):
         inner.set(part, None)
-    if group and not sets:
+    if group and sets is None:
         inner.set("group", exp.Group(expressions=[key.copy() for key in group]))
     inner.set("expressions", [exp.alias_(e, n, quoted=True) for n, e in atoms.columns] or [exp.alias_("1", "_ps_one")])
     return Split(inner, outputs, condition, keys, order)
