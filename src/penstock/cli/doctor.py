@@ -22,6 +22,7 @@ from penstock.settings import FILE, load_settings
 _NEEDED = ("duckdb", "sqlglot", "pydantic", "pyarrow", "click", "rich", "google-crc32c", "numpy", "prometheus_client")
 _OPTIONAL = {
     "numba": ("judging plain JSON at several times the speed", "pip install 'penstock[fast]'"),
+    "starlette": ("the live page", "pip install 'penstock[page]'"),
     "ibis-framework": ("views as Ibis expressions", "pip install 'penstock[ibis]'"),
 }
 _SPACE_BYTES = 1 << 30
