@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from penstock.apps.margin.consumer import drain, follow
 from penstock.apps.margin.feeder import TOPICS, feed, prepare_topics
+from penstock.apps.margin.ladder_item import action_said
+from penstock.apps.margin.ladder_store import SqliteLadder
+from penstock.apps.margin.lambda_handler import limits_from
 from penstock.apps.margin.market import Market
 from penstock.apps.margin.orders import Order
+from penstock.apps.margin.package import HANDLER
+from penstock.apps.margin.package import package_lambda as make_package
 from penstock.apps.margin.what_if import WhatIf
 from penstock.apps.margin.what_if import what_if as work_out
 from penstock.cli.ads import log_folder
 from penstock.cli.load_options import Seconds
 from penstock.cli.options import Output, PipelineOptions, output_option
 from penstock.cli.tables import show_table
+from penstock.connectors.base import Url
+from penstock.connectors.registry import open_source
 from penstock.runtime.access import ask_state
 from penstock.runtime.answers import plain
 
@@ -102,3 +111,32 @@ def _show_what_if(found: WhatIf) -> None:
     click.echo("BREACH" if found.breach else "no breach")
     step = f"{found.state} -> {found.next_state}: {found.reason}, {found.amount}"
     click.echo(step if found.reason else f"{found.state} as before")
+
+
+@margin.command("package-lambda")
+@click.option("--to", "file", type=click.Path(path_type=Path), default=Path("ladder.zip"), show_default=True)
+def package_lambda(file: Path) -> None:
+    """Write the zip of the enforcement ladder as an AWS Lambda function for MSK events."""
+    modules = make_package(file)
+    click.echo(f"{file}: {len(modules)} modules, handler {HANDLER}")
+
+
+@margin.command()
+@click.option("--topic", default="log:.penstock/log/margin_calculations", show_default=True, help="What is read.")
+@click.option("--store", type=click.Path(path_type=Path), default=Path(".penstock/ladder.sqlite"), show_default=True)
+@click.option("--once", is_flag=True, help="Take what is there, and stop.")
+def enforce(topic: str, store: Path, once: bool) -> None:
+    """Run the enforcement ladder over the topic margin_calculations, outside the pipeline.
+
+    Each action is printed as a line of JSON when it is new, and kept in the store. The house rules of the ladder are
+    those of the environment, as for the Lambda function.
+    """
+    ladder = SqliteLadder(store)
+    source = open_source(Url.parse(topic), "margin_calculations")
+    try:
+        limits = limits_from(os.environ)
+        for action in drain(source, ladder, limits) if once else follow(source, ladder, limits):
+            click.echo(json.dumps(action_said(action)))
+    finally:
+        source.close()
+        ladder.close()

@@ -61,7 +61,8 @@ def build() -> Pipeline:
     for name in ("shocks", "symbol_shocks", "stress_accounts", "stress_legs"):
         margin.view(name, _sql(name))
     _add_requirements(margin, "stress_", "stress_accounts", stressed=True)
-    margin.view("stress_results", _sql("stress_results"))
+    for name in ("stress_results", "worst_cases"):
+        margin.view(name, _sql(name))
     margin.step(
         "fold_costs",
         input="fills",

@@ -21,10 +21,5 @@ SELECT
     }) AS VARCHAR) AS causes,
     m.as_of
 FROM margins m
-LEFT JOIN (
-    SELECT account_id, min(equity) AS worst_equity
-    FROM stress_results
-    WHERE of_index AND shock BETWEEN -0.06 AND 0.06
-    GROUP BY account_id
-) w ON w.account_id = m.account_id
+LEFT JOIN worst_cases w ON w.account_id = m.account_id
 CROSS JOIN rules r
