@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from penstock.apps.margin.enforcer import Enforcer
 from penstock.apps.margin.ladder import STATES, Action
-from penstock.apps.margin.ladder_item import Item, item_from, item_text
+from penstock.apps.margin.ladder_item import Item, action_said, item_from, item_text
 from penstock.apps.margin.ladder_store import Outlet, SqliteLadder, Store
 
 NOON = datetime(2026, 1, 5, 12)
@@ -139,7 +140,7 @@ def test_each_action_comes_out_once(
     kept = [action for action in ladder.actions() if action["account_id"] == account]
     assert [action["action_id"] for action in kept] == [action.action_id for action in undisturbed]
     assert {action.action_id for action in said} <= {action.action_id for action in undisturbed}
-    assert {repr(action) for action in said} <= {repr(action) for action in undisturbed}
+    assert {repr(action_said(action)) for action in said} <= {repr(action_said(action)) for action in undisturbed}
     raised = [(a["episode"], a["state"]) for a in kept if STATES.index(a["state"]) > STATES.index(a["previous_state"])]
     assert len(set(raised)) == len(raised)
     assert [a["previous_state"] for a in kept] == ["ACTIVE", *(a["state"] for a in kept)][:-1]
@@ -197,7 +198,8 @@ def test_of_two_rivals_one_is_first_and_both_have_its_action(ladder: SqliteLadde
             found = ladder.load(account_id)
             if self.rival:
                 self.rival = False
-                Enforcer(ladder, ladder).take(row("RIVAL", 0, "-1", 0), origin(0))
+                for epoch, excess in enumerate(("-1", "4000")):
+                    Enforcer(ladder, ladder).take(row("RIVAL", epoch, excess, epoch), origin(epoch))
             return found
 
         def save(self, item: Item, expected: int) -> bool:
@@ -207,7 +209,31 @@ def test_of_two_rivals_one_is_first_and_both_have_its_action(ladder: SqliteLadde
             return ladder.due(now)
 
     assert Enforcer(Slow(), ladder).take(row("RIVAL", 0, "-1", 0), origin(0)) == []
-    assert len([a for a in ladder.actions() if a["account_id"] == "RIVAL"]) == 1
+    assert [a["state"] for a in ladder.actions() if a["account_id"] == "RIVAL"] == ["MARGIN_CALL", "ACTIVE"]
+    item = ladder.load("RIVAL")
+    assert item is not None
+    assert (item.standing.state, item.position) == ("ACTIVE", (1, 1))
+
+
+@pytest.mark.parametrize("calls", range(8))
+def test_killed_at_every_call_and_told_again(fresh: SqliteLadder, calls: int) -> None:
+    machine = Machine(fresh, fresh, calls)
+    with contextlib.suppress(Crash):
+        Enforcer(machine, machine).take(row("A", 0, "-1", 0), origin(0))
+    Enforcer(fresh, fresh).take(row("A", 0, "-1", 0), origin(0))
+    assert [a["state"] for a in fresh.actions()] == ["MARGIN_CALL"]
+    assert fresh.due(NOON) == []
+
+
+def test_what_was_due_before_a_row_comes_before_it(fresh: SqliteLadder) -> None:
+    for epoch, (excess, minute) in enumerate((("-1", 0), ("4000", 40))):
+        Enforcer(fresh, fresh).take(row("A", epoch, excess, minute), origin(epoch))
+    found = [(a["state"], a["at"]) for a in fresh.actions()]
+    assert found == [
+        ("MARGIN_CALL", "2026-01-05T12:00:00"),
+        ("RESTRICTED", "2026-01-05T12:30:00"),
+        ("ACTIVE", "2026-01-05T12:40:00"),
+    ]
 
 
 def test_grace_ends_without_a_row(fresh: SqliteLadder) -> None:

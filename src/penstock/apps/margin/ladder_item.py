@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from penstock.apps.margin.ladder import STATES, Action, Facts, Limits, Standing, State, climb
+from penstock.apps.margin.ladder import FOUR_PLACES, STATES, Action, Facts, Limits, Standing, State, climb
 
 VERSION = 1
 
@@ -95,8 +95,9 @@ def item_from(text: str) -> Item:
 
 
 def action_said(action: Action) -> dict[str, str]:
-    """An action as the topic `enforcement` has it."""
-    return vars(action) | {"amount": str(action.amount), "at": action.at.isoformat()}
+    """An action as the topic `enforcement` has it; its amount rounded as the column is."""
+    amount = action.amount.quantize(FOUR_PLACES, ROUND_HALF_UP)
+    return vars(action) | {"amount": str(amount), "at": action.at.isoformat()}
 
 
 def _action(said: Mapping[str, Any]) -> Action:
