@@ -7,6 +7,8 @@ import itertools
 import json
 import logging
 import random
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -218,6 +220,30 @@ def test_a_kernel_that_cannot_be_loaded_is_told_and_done_without(
         fresh._thread.join()
     assert "SQL judges alone" in caplog.text
     assert fresh.kernel(WORTHWHILE_ROWS) is None
+
+
+def test_many_records_wait_for_the_kernel_no_longer_than_sql_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(SWITCH, raising=False)
+    loader.load()
+    assert Loader().kernel(WORTHWHILE_ROWS) is not None
+    go = threading.Event()
+
+    def compiling(name: str) -> object:
+        go.wait(60)
+        raise ImportError(name)
+
+    monkeypatch.setattr("penstock.formats.compiled.importlib.import_module", compiling)
+    fresh = Loader()
+    began = time.monotonic()
+    assert fresh.kernel(WORTHWHILE_ROWS) is None
+    assert WORTHWHILE_ROWS * compiled.SQL_S <= time.monotonic() - began < 20
+    # Only once: what compiles is not waited for again and again.
+    began = time.monotonic()
+    assert fresh.kernel(10**8) is None
+    assert time.monotonic() - began < 20
+    go.set()
+    assert fresh._thread is not None
+    fresh._thread.join()
 
 
 @pytest.mark.parametrize(("switch", "loaded"), [("never", False), ("now", True)])

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+from penstock.bench.leash import follow_parent
 from penstock.engines.base import EpochResult
 from penstock.load import load_pipeline
 from penstock.runtime.heap import share_heaps
@@ -116,8 +117,13 @@ def drain(job: Drain) -> Drained:
 
 def drain_in_turn(jobs: Sequence[Drain]) -> list[Drained]:
     """Drain one after the other in one fresh process: the first is cold, the others are warm."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=share_heaps) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin) as pool:
         return list(pool.map(drain, jobs))
+
+
+def _begin() -> None:
+    follow_parent()
+    share_heaps()
 
 
 def import_seconds(statement: str, times: int = 5) -> float:

@@ -30,6 +30,8 @@ from penstock.formats.provable import LIMITS, bounds, is_token, kind_of, proven_
 # A process loads the kernel when it has judged so many records, or for so long; earlier SQL is done sooner.
 WORTHWHILE_ROWS = 20_000
 WORTHWHILE_S = 2.0
+# What SQL takes for a record: so long the first of them wait for the kernel, which is loaded sooner than compiled.
+SQL_S = 2e-6
 # Smaller chunks are put together first: each run of the kernel costs as much as some hundred records.
 LEAST_CHUNK = 4_096
 # Starting threads takes as long as the kernel needs for some thousand records.
@@ -79,6 +81,7 @@ class Loader:
                 if worthwhile and self._thread is None:
                     self._thread = threading.Thread(target=self._load_aside, name="penstock-kernel", daemon=True)
                     self._thread.start()
+                    self._thread.join(rows * SQL_S)
         return self._kernel
 
     def prepare(self) -> None:

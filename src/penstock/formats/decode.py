@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import duckdb
 import pyarrow as pa
@@ -174,34 +174,29 @@ class RecordDecoder:
 
     def diagnose_all(self, records: Sequence[Record]) -> list[Verdict | None]:
         verdicts: list[Verdict | None] = []
-        asked: list[tuple[int, tuple[object, ...]]] = []
-        opened = [self._record(value, key, header) for value, key, _, header in records]
-        for number, (record, place) in enumerate(zip(records, opened, strict=True)):
-            if isinstance(place, Verdict):
-                verdicts.append(place)
+        asked: list[_Question] = []
+        for number, (value, key, append_time, header) in enumerate(records):
+            opened = self._record(value, key, header)
+            if isinstance(opened, Verdict):
+                verdicts.append(opened)
                 continue
-            try:
-                verdicts.append(self._judge(place, record[2]))
-            except _Asks as question:
-                verdicts.append(None)
-                asked.append((number, question.values))
-        for (number, _), answer in zip(asked, self._explain([(records[n][2], v) for n, v in asked]), strict=True):
-            place = opened[number]
-            assert not isinstance(place, Verdict)
-            verdicts[number] = self._judge(place, records[number][2], answer)
+            text, operation, record = opened
+            examined = self._judge_of.examine(record, operation)
+            if isinstance(examined, Verdict):
+                verdicts.append(examined)
+                continue
+            verdicts.append(None)
+            if self._judge_of.has_expressions:
+                asked.append(_Question(number, append_time, text, operation, examined))
+        for question, answer in zip(asked, self._answers(asked), strict=True):
+            verdicts[question.number] = self._judge_of.explained(question.examined, question.text, answer)
         return verdicts
 
-    def _judge(self, opened: Opened, append_time: datetime | None, answer: Explained | None = None) -> Verdict | None:
-        text, operation, record = opened
-
-        def explain(json_text: str, values: tuple[object, ...]) -> Explained:
-            if not self._plain:
-                return self._explain_text(json_text, operation, append_time)
-            if answer is None:
-                raise _Asks(values)
-            return answer
-
-        return self._judge_of.verdict(record, operation, text, explain)
+    def _answers(self, asked: Sequence[_Question]) -> list[Explained]:
+        """What the user's SQL says of each: of all at once, unless values are nested."""
+        if self._plain:
+            return self._explain([(question.append_time, question.examined.values) for question in asked])
+        return [self._explain_text(each.text, each.operation, each.append_time) for each in asked]
 
     def examine(
         self, value: bytes | None, key: bytes | None = None, header: tuple[str, ...] = ()
@@ -321,12 +316,9 @@ class RecordDecoder:
     def _explain(self, records: Sequence[tuple[datetime | None, tuple[object, ...]]]) -> list[Explained]:
         if not records:
             return []
-        columns = self._judgement.schema.columns
+        named = [(place, each) for place, each in enumerate(self._judgement.schema.columns) if each in self._named]
         given = [
-            (
-                moment.replace(tzinfo=None) if moment is not None else None,
-                [pair for pair in zip(columns, values, strict=True) if pair[0] in self._named],
-            )
+            (moment.replace(tzinfo=None) if moment is not None else None, [(c, values[place]) for place, c in named])
             for moment, values in records
         ]
         return [_explained(row) for row in self._ask(explain_select(self._judgement, given), None)]
@@ -353,12 +345,14 @@ class RecordDecoder:
         return self._connection
 
 
-class _Asks(Exception):
-    """The verdict depends on the user's SQL over these values."""
+class _Question(NamedTuple):
+    """A record whose verdict depends on the user's SQL alone. number: which of those that are diagnosed."""
 
-    def __init__(self, values: tuple[object, ...]) -> None:
-        super().__init__()
-        self.values = values
+    number: int
+    append_time: datetime | None
+    text: str
+    operation: str | None
+    examined: Examined
 
 
 def _explained(found: tuple[object, ...]) -> Explained:

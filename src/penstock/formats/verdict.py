@@ -35,7 +35,6 @@ _WIDE = Context(prec=400)
 
 Value = object
 Explained = tuple[datetime | None, bool, tuple[bool | None, ...]]
-Explain = Callable[[str, tuple[Value | None, ...]], Explained]
 
 
 class _Dead(Exception):
@@ -77,22 +76,28 @@ class Judge:
         self._columns = [(column, column.name, glance(column)) for column in judgement.schema.columns]
         self._known = frozenset((*judgement.schema.names, *CHANGE_FIELDS))
 
-    def verdict(self, record: Object, operation: str | None, text: str, explain: Explain) -> Verdict | None:
-        """The verdict on one record; `operation` is None where the record itself says it."""
+    def examine(self, record: Object, operation: str | None) -> Examined | Verdict:
+        """Everything but the user's SQL (row checks and event time), without a database. `operation` is None where the
+        record itself says it."""
         try:
-            self._judged(record, operation, text, explain)
+            return self._examined(record, operation)
+        except _Dead as dead:
+            return dead.verdict
+
+    @property
+    def has_expressions(self) -> bool:
+        """Whether the user's SQL has a say in verdicts."""
+        return self._judgement.event_time is not None or bool(self._judgement.schema.checks)
+
+    def explained(self, examined: Examined, text: str, answer: Explained) -> Verdict | None:
+        """What the user's SQL makes of a record that was examined and found right."""
+        try:
+            _expressions(self._judgement, text, examined, answer)
         except _Dead as dead:
             return dead.verdict
         return None
 
-    def examine(self, record: Object, operation: str | None) -> Examined | Verdict:
-        """Everything but the user's SQL (row checks and event time), without a database: for a batch oracle."""
-        try:
-            return self._judged(record, operation, "", lambda _text, _values: _nothing_said(self._judgement))
-        except _Dead as dead:
-            return dead.verdict
-
-    def _judged(self, record: Object, operation: str | None, text: str, explain: Explain) -> Examined:
+    def _examined(self, record: Object, operation: str | None) -> Examined:
         judgement, given = self._judgement, dict(record.pairs)
         if len(given) < len(record.pairs):
             repeated = record.repeated() or ""
@@ -113,12 +118,7 @@ class Judge:
         unknown = next((name for name in given if name not in self._known), None)
         if unknown is not None and judgement.schema.extra == "dead":
             raise _Dead("extra", unknown, unknown, f"the contract has no field {unknown!r}")
-        _expressions(judgement, text, tuple(values), explain, by_key=by_key)
         return Examined(op, tuple(values), unknown is not None)
-
-
-def _nothing_said(judgement: Judgement) -> Explained:
-    return datetime.min, True, (True,) * len(judgement.schema.checks)
 
 
 def _operation(judgement: Judgement, own: Json, operation: str | None) -> str:
@@ -149,12 +149,9 @@ def _column_value(column: Column, given: Mapping[str, Json]) -> Value | None:
     return None if value is None else _typed(column, value, column.name)
 
 
-def _expressions(
-    judgement: Judgement, text: str, values: tuple[Value | None, ...], explain: Explain, *, by_key: bool
-) -> None:
-    if judgement.event_time is None and not judgement.schema.checks:
-        return
-    at, near, checks = explain(text, values)
+def _expressions(judgement: Judgement, text: str, examined: Examined, answer: Explained) -> None:
+    by_key = examined.operation == "-D" and judgement.kind == "table" and bool(judgement.key)
+    at, near, checks = answer
     for row_check, passed in zip(judgement.schema.checks, checks, strict=True):
         if not passed:
             raise _Dead(row_check.name, "", text, f"the check {row_check.name} does not hold: {row_check.sql}")

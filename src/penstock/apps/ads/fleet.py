@@ -1,7 +1,7 @@
 """The producer processes of one load: started together, told when to begin, watched until they end.
 
 Every process says that it is ready before any of them begins, so that no schedule starts while another process still
-imports. A process whose parent is gone stops at its next report.
+imports. A process whose parent is gone ends.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal, Self
 from penstock.apps.ads.ledger import Ledger
 from penstock.apps.ads.priority import step_forward
 from penstock.apps.ads.producer import Production, Progress, produce, write_backlog
+from penstock.bench.leash import follow_parent
 from penstock.errors import Error, RunError
 
 Pace = Literal["paced", "backlog"]
@@ -132,6 +133,7 @@ class Fleet:
 
 
 def _main(production: Production, index: int, pace: Pace, link: Connection) -> None:
+    follow_parent()
     # Ctrl-C reaches the whole terminal group; the parent decides when producers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     step_forward()

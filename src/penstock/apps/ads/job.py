@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from penstock.apps.ads.mapping import write_mapping
+from penstock.bench.leash import Leash
 from penstock.connectors.log import LogTopic
 from penstock.durations import format_duration, parse_duration
 from penstock.errors import DeclarationError, RunError
@@ -185,7 +186,7 @@ def _wrong_job(text: str, problem: str) -> DeclarationError:
 
 
 class JobProcess:
-    """A running job, in a process group of its own; its output goes to a file."""
+    """A running job, in a process group of its own, which ends with this process; its output goes to a file."""
 
     def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
@@ -199,6 +200,7 @@ class JobProcess:
                 start_new_session=True,
                 env={**os.environ, **(environment or {})},
             )
+        self._leash = Leash(self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -224,7 +226,9 @@ class JobProcess:
 
     def wait(self) -> None:
         """Wait until the job ends by itself. Raises RunError PS-BENCH-004 unless its exit code is 0."""
-        if self._process.wait() != 0:
+        code = self._process.wait()
+        self._leash.let_go()
+        if code != 0:
             raise self._failed("exit code 0")
 
     def stop(self) -> None:
@@ -236,6 +240,7 @@ class JobProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise self._failed(f"a job that stops within {STOP_WITHIN_S:g} s") from None
+        self._leash.let_go()
         if code not in STOPPED:
             raise self._failed("exit code 0 or 143")
 
@@ -244,6 +249,7 @@ class JobProcess:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._leash.let_go()
 
     def _failed(self, expected: str) -> RunError:
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]

@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from penstock.apps.ads.counts import Cell, CellCounts, add_all, from_kinds, window_start_us
 from penstock.apps.ads.generate import AD_TYPES, EVENT_TYPES
 from penstock.apps.ads.timeline import Collector, Timeline
+from penstock.bench.leash import follow_parent
 from penstock.connectors.log import LogSource, LogTopic
 
 MAX_AHEAD_US = 3_600_000_000
@@ -82,7 +83,7 @@ def _all_partitions(
     ]
     if workers == 0:
         return [_recount_partition(*each) for each in arguments]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=follow_parent) as pool:
         return list(pool.map(_recount_partition, *zip(*arguments, strict=True)))
 
 

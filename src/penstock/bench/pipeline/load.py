@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from penstock.bench.arrivals import NS_PER_SECOND, Load, arrival_process
 from penstock.bench.latency import LatencyHistogram
+from penstock.bench.leash import follow_parent
 from penstock.bench.pipeline.dataset import Dataset, DatasetOptions
 from penstock.bench.pipeline.disturbance import Disturbance
 from penstock.bench.pipeline.generator import LATE, SOUND, RecordGenerator
@@ -153,6 +154,7 @@ def produce(spec: LoadSpec, index: int, begin: Path) -> None:
 
     Ends the process with a message on stderr when it fails.
     """
+    follow_parent()
     try:
         _produce(spec, index, begin)
     except Error as problem:

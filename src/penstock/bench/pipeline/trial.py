@@ -24,6 +24,7 @@ import numpy as np
 
 from penstock.bench.folders import emptied
 from penstock.bench.latency import LatencyHistogram
+from penstock.bench.leash import Leash
 from penstock.bench.pipeline.job import BenchJob, bench_graph
 from penstock.bench.pipeline.load import READY, LoadSpec, Sent, log_file, preload, produce, read_log, send_lag
 from penstock.bench.pipeline.measure import EpochRead, Timeline, due_by_offset, histogram, timeline
@@ -326,6 +327,7 @@ class _Job:
                 stderr=output,
                 start_new_session=True,
             )
+        self._leash = Leash(self._process.pid)
 
     def check(self) -> None:
         """Raise RunError PS-BENCH-004 if the job has ended by itself."""
@@ -357,6 +359,7 @@ class _Job:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._leash.let_go()
 
     def _failed(self, expected: str) -> RunError:
         lines = self._log.read_text(errors="replace").strip().splitlines()[-5:]

@@ -36,11 +36,21 @@ def find_records(batches: Sequence[Batch], places: Sequence[tuple[int, int]]) ->
         wanted = np.array([offset for each, offset in places if each == partition], np.int64)
         for batch in (b for b in batches if b.partition == partition and b.rows):
             offsets = np.asarray(batch.offsets)
-            there = np.isin(offsets, wanted)
+            there = _among(offsets, wanted)
             records = zip(offsets[there].tolist(), _records(batch, there), strict=True)
             # a position is a record's identity: the first batch that has it is as good as another
             found |= {(partition, offset): record for offset, record in records if (partition, offset) not in found}
     return [found[place] for place in places]
+
+
+def _among(offsets: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the offsets are wanted; they ascend."""
+    places = np.searchsorted(offsets, wanted)
+    places = places[places < len(offsets)]
+    there = np.zeros(len(offsets), np.bool_)
+    there[places] = True
+    there[places] = np.isin(offsets[places], wanted)
+    return there
 
 
 def _records(batch: Batch, there: NDArray[np.bool_]) -> Iterator[FoundRecord]:

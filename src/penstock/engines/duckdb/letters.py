@@ -30,6 +30,8 @@ LETTER_COLUMNS = (
     'id, source, partition, "offset", epoch, append_time, key, value, rule, field, got, reason, status, attempts'
 )
 
+_NEW = (0, "")
+
 
 def letter_id(source: str, partition: int, offset: int) -> str:
     """A dead letter's id: it follows from where the record stands."""
@@ -42,14 +44,24 @@ def letter_id(source: str, partition: int, offset: int) -> str:
 def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Sequence[Letter], epoch: int) -> None:
     """Keep the broken records of an epoch; one that was dead before keeps its id and counts an attempt.
 
-    One that was dropped in a state before this one stays so.
+    One that was dropped in a state before this one stays so. Those that were kept before are looked for between the
+    first and the last offset alone, which DuckDB finds without reading the others: there may be millions.
     """
+    offsets = [x.offset for x in letters]
+    ids = [letter_id(source, x.partition, x.offset) for x in letters]
+    near = f'source = {literal(source)} AND "offset" BETWEEN {min(offsets)} AND {max(offsets)}'
+    before = f"{near} AND id IN (SELECT id FROM _ps_letters)"
+    connection.register("_ps_letters", pa.table({"id": pa.array(ids, pa.string())}))
+    rows = connection.execute(f"SELECT id, attempts, status FROM _ps.dead WHERE {before}").fetchall()
+    known = {letter: (attempts, status) for letter, attempts, status in rows}
+    if known:
+        connection.execute(f"DELETE FROM _ps.dead WHERE {before}")
     verdicts = [x.verdict for x in letters]
     columns = {
-        "id": pa.array([letter_id(source, x.partition, x.offset) for x in letters], pa.string()),
+        "id": pa.array(ids, pa.string()),
         "source": pa.repeat(pa.scalar(source, pa.string()), len(letters)),
         "partition": pa.array([x.partition for x in letters], pa.int32()),
-        "offset": pa.array([x.offset for x in letters], pa.int64()),
+        "offset": pa.array(offsets, pa.int64()),
         "epoch": pa.repeat(pa.scalar(epoch, pa.int64()), len(letters)),
         "append_time": pa.array([x.append_time for x in letters], pa.timestamp("us")),
         "key": pa.array([x.key for x in letters], pa.binary()),
@@ -58,20 +70,12 @@ def record_dead(connection: duckdb.DuckDBPyConnection, source: str, letters: Seq
         "field": pa.array([verdict.field for verdict in verdicts], pa.string()),
         "got": pa.array([verdict.got for verdict in verdicts], pa.string()),
         "reason": pa.array([verdict.reason for verdict in verdicts], pa.string()),
+        "status": pa.array(["dropped" if known.get(x, _NEW)[1] == "dropped" else "dead" for x in ids], pa.string()),
+        "attempts": pa.array([known.get(x, _NEW)[0] + 1 for x in ids], pa.int32()),
     }
     connection.register("_ps_letters", pa.table(columns))
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE _ps_letters_now AS SELECT l.*, coalesce(d.attempts, 0) + 1 AS attempts, "
-        "CASE WHEN d.status = 'dropped' THEN 'dropped' ELSE 'dead' END AS status "
-        "FROM _ps_letters AS l LEFT JOIN _ps.dead AS d ON d.id = l.id"
-    )
+    connection.execute(f"INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT {LETTER_COLUMNS} FROM _ps_letters")
     connection.unregister("_ps_letters")
-    connection.execute("DELETE FROM _ps.dead WHERE id IN (SELECT id FROM _ps_letters_now)")
-    connection.execute(
-        f'INSERT INTO _ps.dead ({LETTER_COLUMNS}) SELECT id, source, partition, "offset", epoch, append_time, key, '
-        f"value, "
-        "rule, field, got, reason, status, attempts FROM _ps_letters_now"
-    )
 
 
 def dead_letters(
