@@ -13,13 +13,12 @@ import pytest
 
 from penstock.connectors.base import RawBatch
 from penstock.engines.duckdb import ingest
-from penstock.engines.duckdb.broken import Letter, set_aside
+from penstock.engines.duckdb.broken import Aside, Letter
 from penstock.engines.duckdb.engine import DuckState
 from penstock.formats import decode
 from penstock.formats.compiled import SWITCH, Loader, Split
-from penstock.formats.decode import Decoder
 from penstock.formats.rows import rows_to_batch
-from penstock.pipeline import Pipeline, SourceDecl
+from penstock.pipeline import Pipeline
 from penstock.runtime.runner import RunOptions, Until
 from tests.runtime.test_runner import Bench
 
@@ -213,13 +212,13 @@ def test_a_doubted_row_moves_the_watermark(tmp_path: Path, monkeypatch: pytest.M
 def test_the_dead_are_set_aside_with_their_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Among many records: what is wrong with a few of them is told without a statement, and the same as with one."""
     asked = []
-    before = ingest.set_aside
 
-    def watched(source: SourceDecl, decoder: Decoder, split: Split, rows: int) -> tuple[Split, list[Letter]]:
-        asked.append(before(source, decoder, split, rows))
-        return asked[-1]
+    class Watched(Aside):
+        def taken(self, split: Split) -> tuple[Split, list[Letter]]:
+            asked.append(super().taken(split))
+            return asked[-1]
 
-    monkeypatch.setattr(ingest, "set_aside", watched)
+    monkeypatch.setattr(ingest, "Aside", Watched)
     monkeypatch.setitem(DuckState.__init__.__kwdefaults__, "small_epoch", 0)
     without = run_few_broken(tmp_path / "never", "never", monkeypatch)
     assert not asked
@@ -277,7 +276,32 @@ def test_nothing_is_set_aside_where_most_doubts_are_about_sound_records(sound: i
     places = pa.chunked_array([pa.array(range(sound + 3), pa.int64())])
     batch = RawBatch(0, pa.chunked_array([values], pa.binary()), places, sound + 3)
     # of the last one the kernel would have said that no reference holds its key
-    split = Split(pa.table({}), (batch,), (np.array([-1] * (sound + 2) + [0], np.int16),))
-    left, letters = set_aside(source, decoder, split, 1000)
+    unheld = np.array([-1] * (sound + 2) + [0], np.int16)
+    watching = Aside(source, decoder)
+    watching.watch(batch, unheld, 1000)
+    left, letters = watching.taken(Split(pa.table({}), (batch,), (unheld,)))
     assert [letter.offset for letter in letters] == list(range(sound, sound + 3))[:aside]
     assert sum(each.rows for each in left.doubtful) == sound + 3 - aside
+
+
+@pytest.mark.parametrize(
+    ("broken", "sound", "proven"),
+    [(0, 65, 10_000), (30, 35, 10_000), (60, 0, 500)],
+    ids=["all are sound", "most are sound", "too many"],
+)
+def test_what_the_first_doubts_show_ends_the_diagnosis(broken: int, sound: int, proven: int) -> None:
+    graph = Pipeline.from_sql(CLICKS.replace("{idle}", "1 second"), name="bench").graph()
+    (source,) = (s for s in graph.sources if s.kind == "stream")
+    values = [b"{"] * broken + [b'{"page":"/0","kind":"v\\u0069ew","n":1,"at":1}'] * sound
+    rows = len(values)
+    places = pa.chunked_array([pa.array(range(rows), pa.int64())])
+    batch = RawBatch(0, pa.chunked_array([values], pa.binary()), places, rows)
+    unheld = np.full(rows, -1, np.int16)
+    watching = Aside(source, decode.decoder_for(source.schema, "json"))
+    watching.watch(batch, unheld, proven)
+    looked_at = len(watching._diagnosis._looked)
+    assert looked_at <= 64
+    watching.watch(batch, unheld, proven)
+    assert len(watching._diagnosis._looked) == looked_at
+    split = Split(pa.table({}), (batch, batch), (unheld, unheld))
+    assert watching.taken(split) == (split, [])

@@ -10,7 +10,7 @@ MEANING: dict[Name, str] = {
     "start": "before the loop",
     "wait": "for records",
     "read": "reading sources",
-    "parse": "the kernel's pass",
+    "parse": "the kernel's pass, diagnosis",
     "check": "contract, references",
     "merge": "the views",
     "outbox": "change records",

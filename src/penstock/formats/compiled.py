@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
@@ -108,6 +108,9 @@ class Loader:
 
 loader = Loader()
 
+Watch = Callable[[RawBatch, NDArray[np.int16], int], None]
+"""Hears of a piece: its doubtful records, `Split.unheld` of them, and how many of its records are proven."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -160,8 +163,10 @@ class CompiledJudge:
         columns: Collection[str],
         threads: int,
         held: Held | None = None,
+        watch: Watch | None = None,
     ) -> Split:
-        """Judge all records. columns: those to give. held: the foreign keys are seen to as well."""
+        """Judge all records. columns: those to give. held: the foreign keys are seen to as well. watch: is told of each
+        piece's doubts, in their order, while threads judge the next ones."""
         wanted = tuple(columns)
         keys = held.arguments if held is not None else _NO_KEYS
         spec = self._specs.get(wanted) or _Spec(kernel, self.columns, self._required, wanted)
@@ -173,9 +178,9 @@ class CompiledJudge:
 
         if threads > 1 and len(pieces) > 1 and sum(piece.num_rows for _, piece in pieces) >= WORTH_THREADS:
             with ThreadPoolExecutor(threads) as pool:
-                done = list(pool.map(run, pieces))
+                done = _watched(pool.map(run, pieces), watch)
         else:
-            done = [run(piece) for piece in pieces]
+            done = _watched(map(run, pieces), watch)
         doubts = [doubt for _, doubt in done if doubt is not None]
         return Split(
             pa.Table.from_batches([batch for proven, _ in done for batch in proven], spec.schema),
@@ -334,6 +339,16 @@ def _choices(column: Column) -> list[bytes]:
 
 _Doubt = tuple[RawBatch, NDArray[np.int16]]
 _Judged = tuple[list[pa.RecordBatch], _Doubt | None]
+
+
+def _watched(pieces: Iterable[_Judged], watch: Watch | None) -> list[_Judged]:
+    done = []
+    for judged in pieces:
+        done.append(judged)
+        batches, doubt = judged
+        if doubt is not None and watch is not None:
+            watch(*doubt, sum(batch.num_rows for batch in batches))
+    return done
 
 
 def _pieces(batch: RawBatch) -> list[pa.RecordBatch]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, RawBatch, TypedBatch
 from penstock.contract.schema import Schema, Verdict
 from penstock.errors import ConnectorError
-from penstock.formats.compiled import CompiledJudge, Split, loader
+from penstock.formats.compiled import CompiledJudge, Split, Watch, loader
 from penstock.formats.csvtext import csv_json
 from penstock.formats.few_records import FewRecords
 from penstock.formats.held_keys import References
@@ -70,11 +70,12 @@ class Decoder(Protocol):
         columns: Collection[str] | None,
         threads: int,
         references: References | None = None,
+        watch: Watch | None = None,
     ) -> Split | None:
         """What the compiled kernel makes of the batches; None where it cannot read them, or is not loaded (yet).
 
         With `references` it sees to the foreign keys as well, if it can (`Split.keyed`); if not, their columns are
-        given too.
+        given too. watch: hears of its doubts while it reads on.
         """
         ...
 
@@ -94,6 +95,10 @@ class Decoder(Protocol):
 
     def diagnose_all(self, records: Sequence[Record]) -> list[Verdict | None]:
         """`diagnose` for each of many records, with one question to the database for all."""
+        ...
+
+    def diagnosis(self) -> Diagnosis:
+        """The same for records that come one after the other."""
         ...
 
     def diagnose_row(self, columns: dict[str, object], append_time: datetime | None) -> Verdict | None:
@@ -149,6 +154,7 @@ class RecordDecoder:
         columns: Collection[str] | None,
         threads: int,
         references: References | None = None,
+        watch: Watch | None = None,
     ) -> Split | None:
         raw = [batch for batch in batches if isinstance(batch, RawBatch)]
         if self._compiled is None or len(raw) < len(batches):
@@ -159,7 +165,7 @@ class RecordDecoder:
         held = self._compiled.hold(references) if references is not None else None
         if held is None and columns is not None:
             columns = {*columns, *(name for key in self._judgement.schema.foreign_keys for name in key.columns)}
-        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads, held)
+        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads, held, watch)
 
     def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
         return self._few.rows(batches, columns)
@@ -173,26 +179,32 @@ class RecordDecoder:
         return self.diagnose_all([(value, key, append_time, header)])[0]
 
     def diagnose_all(self, records: Sequence[Record]) -> list[Verdict | None]:
-        verdicts: list[Verdict | None] = []
-        asked: list[_Question] = []
-        for number, (value, key, append_time, header) in enumerate(records):
-            opened = self._record(value, key, header)
-            if isinstance(opened, Verdict):
-                verdicts.append(opened)
-                continue
-            text, operation, record = opened
-            examined = self._judge_of.examine(record, operation)
-            if isinstance(examined, Verdict):
-                verdicts.append(examined)
-                continue
-            verdicts.append(None)
-            if self._judge_of.has_expressions:
-                asked.append(_Question(number, append_time, text, operation, examined))
-        for question, answer in zip(asked, self._answers(asked), strict=True):
-            verdicts[question.number] = self._judge_of.explained(question.examined, question.text, answer)
-        return verdicts
+        diagnosis = self.diagnosis()
+        for record in records:
+            diagnosis.add(record)
+        return diagnosis.verdicts()
 
-    def _answers(self, asked: Sequence[_Question]) -> list[Explained]:
+    def diagnosis(self) -> Diagnosis:
+        return Diagnosis(self)
+
+    def look(self, record: Record) -> Question | Verdict:
+        """What can be said of a record without the user's SQL."""
+        value, key, append_time, header = record
+        opened = self._record(value, key, header)
+        if isinstance(opened, Verdict):
+            return opened
+        text, operation, fields = opened
+        examined = self._judge_of.examine(fields, operation)
+        return examined if isinstance(examined, Verdict) else Question(append_time, text, operation, examined)
+
+    def answer(self, asked: Sequence[Question]) -> list[Verdict | None]:
+        """What the user's SQL says of records in which nothing else is wrong."""
+        if not self._judge_of.has_expressions:
+            return [None] * len(asked)
+        answers = zip(asked, self._answers(asked), strict=True)
+        return [self._judge_of.explained(question.examined, question.text, answer) for question, answer in answers]
+
+    def _answers(self, asked: Sequence[Question]) -> list[Explained]:
         """What the user's SQL says of each: of all at once, unless values are nested."""
         if self._plain:
             return self._explain([(question.append_time, question.examined.values) for question in asked])
@@ -345,10 +357,9 @@ class RecordDecoder:
         return self._connection
 
 
-class _Question(NamedTuple):
-    """A record whose verdict depends on the user's SQL alone. number: which of those that are diagnosed."""
+class Question(NamedTuple):
+    """A record whose verdict depends on the user's SQL alone."""
 
-    number: int
     append_time: datetime | None
     text: str
     operation: str | None
@@ -358,6 +369,26 @@ class _Question(NamedTuple):
 def _explained(found: tuple[object, ...]) -> Explained:
     at, near, *checks = found
     return at, near, tuple(checks)  # type: ignore[return-value, arg-type]
+
+
+class Diagnosis:
+    """Records that are diagnosed as they come; SQL is asked once, for all of them."""
+
+    def __init__(self, decoder: RecordDecoder) -> None:
+        self._decoder = decoder
+        self._looked: list[Question | Verdict] = []
+
+    def add(self, record: Record) -> bool:
+        """Take in one more; whether something is wrong with it for certain."""
+        looked = self._decoder.look(record)
+        self._looked.append(looked)
+        return isinstance(looked, Verdict)
+
+    def verdicts(self) -> list[Verdict | None]:
+        """`Decoder.diagnose` for each of them, in their order."""
+        asked = [each for each in self._looked if not isinstance(each, Verdict)]
+        answers = iter(self._decoder.answer(asked))
+        return [each if isinstance(each, Verdict) else next(answers) for each in self._looked]
 
 
 _LETTERS = {"c": "+I", "r": "+I", "u": "+U", "d": "-D"}

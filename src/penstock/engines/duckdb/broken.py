@@ -1,7 +1,7 @@
 """The broken records of an epoch: what is wrong with each, as a letter.
 
 Two ways lead here. The records that a statement has refused are looked up and diagnosed (`letters_of`). Where the
-compiled kernel doubts only a few, they are diagnosed at once (`set_aside`): those that are dead are told from the
+compiled kernel doubts only a few, they are diagnosed at once (`Aside`): those that are dead are told from the
 others by the same verdict, and no statement has to be planned for them. What is sound in spite of the doubt goes to
 SQL, which alone makes values of records. Both say the same, for a diagnosis finds fault with exactly the records that
 the statement refuses (semantics R3).
@@ -17,6 +17,7 @@ from datetime import datetime
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from penstock.connectors.base import Batch, RawBatch
 from penstock.contract.schema import ForeignKey, Verdict
@@ -29,7 +30,7 @@ from penstock.plan.blocks import quote
 # One in so many records is diagnosed without asking SQL first, and always a few.
 _ONE_IN = 20
 _A_FEW = 50
-# So many are looked at to see whether most of the doubtful are dead.
+# The first ones are looked at to see whether most of the doubtful are dead.
 _SAMPLE = 64
 
 
@@ -45,38 +46,58 @@ class Letter:
     verdict: Verdict
 
 
-def set_aside(source: SourceDecl, decoder: Decoder, split: Split, rows: int) -> tuple[Split, list[Letter]]:
-    """The letters of doubtful records that are dead, and the split without them. rows: of all records.
+class Aside:
+    """The doubtful records of an epoch that are dead, told from the others while the kernel reads on.
 
     Where many are doubted, or most of the doubtful are sound, nothing is set aside: that source writes its records in a
     way which the kernel does not read, and SQL would have to judge them again.
     """
-    if sum(batch.rows for batch in split.doubtful) > max(_A_FEW, rows // _ONE_IN):
-        return split, []
-    records = [(value, key, time, ()) for batch in split.doubtful for _, time, key, value in _records(batch)]
-    unheld_keys = [number for unheld in split.unheld for number in unheld.tolist()]
-    # Where nothing is wrong but a key, the record is dead in any case.
-    doubted = [record for record, number in zip(records, unheld_keys, strict=True) if number < 0]
-    step = len(records) // _SAMPLE + 1
-    sound = [verdict is None for verdict in decoder.diagnose_all(doubted[::step])]
-    if 2 * sum(sound) > len(sound) + (len(records) - len(doubted)) // step:
-        return split, []
-    verdicts = iter(decoder.diagnose_all(records))
-    letters, left, left_keys = [], [], []
-    for batch, unheld in zip(split.doubtful, split.unheld, strict=True):
-        alive = np.zeros(batch.rows, np.bool_)
-        for row, ((offset, time, key, value), number) in enumerate(zip(_records(batch), unheld.tolist(), strict=True)):
-            verdict = next(verdicts)
-            if verdict is None and number >= 0:
-                verdict = missing_reference(source.schema.foreign_keys[number], value, None)
-            if verdict is None:
-                alive[row] = True
-            else:
-                letters.append(Letter(batch.partition, offset, time, key, value, verdict))
-        if alive.any():
-            left.append(batch if alive.all() else _filtered(batch, pa.array(alive)))
-            left_keys.append(unheld[alive])
-    return replace(split, doubtful=tuple(left), unheld=tuple(left_keys)), letters
+
+    def __init__(self, source: SourceDecl, decoder: Decoder) -> None:
+        self._source = source
+        self._diagnosis = decoder.diagnosis()
+        self._places: list[list[_Place]] = []
+        self._worthwhile = True
+        # Of the first few: how many were looked at, and how many had nothing wrong with them.
+        self._seen = self._sound = 0
+
+    def watch(self, batch: RawBatch, unheld: NDArray[np.int16], proven: int) -> None:
+        """A piece's doubts; proven: how many of its records are none."""
+        if batch.rows > max(_A_FEW, (batch.rows + proven) // _ONE_IN):
+            self._worthwhile = False
+        if not self._worthwhile:
+            return
+        places = list(_records(batch))
+        for (_, time, key, value), number in zip(places, unheld.tolist(), strict=True):
+            wrong = self._diagnosis.add((value, key, time, ()))
+            if self._seen < _SAMPLE:
+                # Where nothing is wrong but a key, the record is dead in any case.
+                self._seen, self._sound = self._seen + 1, self._sound + (not wrong and number < 0)
+                if self._seen == _SAMPLE and self._sound > _SAMPLE // 2:
+                    self._worthwhile = False
+                    return
+        self._places.append(places)
+
+    def taken(self, split: Split) -> tuple[Split, list[Letter]]:
+        """The letters, and the split without their records. split: what has been watched."""
+        if not self._worthwhile or 2 * self._sound > self._seen:
+            return split, []
+        verdicts = iter(self._diagnosis.verdicts())
+        letters, left, left_keys = [], [], []
+        for batch, places, unheld in zip(split.doubtful, self._places, split.unheld, strict=True):
+            alive = np.zeros(batch.rows, np.bool_)
+            for row, ((offset, time, key, value), number) in enumerate(zip(places, unheld.tolist(), strict=True)):
+                verdict = next(verdicts)
+                if verdict is None and number >= 0:
+                    verdict = missing_reference(self._source.schema.foreign_keys[number], value, None)
+                if verdict is None:
+                    alive[row] = True
+                else:
+                    letters.append(Letter(batch.partition, offset, time, key, value, verdict))
+            if alive.any():
+                left.append(batch if alive.all() else _filtered(batch, pa.array(alive)))
+                left_keys.append(unheld[alive])
+        return replace(split, doubtful=tuple(left), unheld=tuple(left_keys)), letters
 
 
 _Place = tuple[int, datetime | None, bytes | None, bytes | None]

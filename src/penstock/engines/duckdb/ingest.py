@@ -18,7 +18,7 @@ import pyarrow as pa
 from penstock.connectors.base import Batch, TypedBatch
 from penstock.contract.schema import ForeignKey
 from penstock.engines.base import SourceInput
-from penstock.engines.duckdb.broken import Letter, letters_of, refused_sql, set_aside
+from penstock.engines.duckdb.broken import Aside, Letter, letters_of, refused_sql
 from penstock.engines.duckdb.statements import Statements
 from penstock.engines.duckdb.statistics import statistics
 from penstock.formats.compiled import Split
@@ -102,12 +102,19 @@ def ingest(
         return _counted(statements, judged_name(source.name), refused="")
     # Small epochs keep their statements, for which all must lie in relations that are known by name.
     references = None if statements.in_parts else _references(statements, source, judging)
+    watching = None if statements.in_parts else Aside(source, decoder)
     with part("parse"):
-        split = decoder.prove(batches, columns=judging.columns, threads=judging.threads, references=references)
+        split = decoder.prove(
+            batches,
+            columns=judging.columns,
+            threads=judging.threads,
+            references=references,
+            watch=watching.watch if watching is not None else None,
+        )
     rows = sum(batch.rows for batch in batches)
     aside: list[Letter] = []
-    if split is not None and split.doubtful and not statements.in_parts:
-        split, aside = set_aside(source, decoder, split, rows)
+    if split is not None and split.doubtful and watching is not None:
+        split, aside = watching.taken(split)
     with _many_rows(statements, rows):
         try:
             result = None
