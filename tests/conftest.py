@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
-from tests.examples import QUICK
+from tests.examples import QUICK, SOAK
 
 _SLOW_MACHINE = [HealthCheck.too_slow]
 
@@ -15,6 +15,6 @@ settings.register_profile(
 settings.register_profile("quick", settings.get_profile("fixed"), max_examples=QUICK)
 settings.register_profile("fresh", deadline=None, print_blob=True, suppress_health_check=_SLOW_MACHINE)
 settings.register_profile(
-    "soak", max_examples=5_000, deadline=None, print_blob=True, suppress_health_check=_SLOW_MACHINE
+    "soak", max_examples=SOAK, deadline=None, print_blob=True, suppress_health_check=_SLOW_MACHINE
 )
 settings.load_profile("fixed")

@@ -1,10 +1,13 @@
-"""How many examples a property test tries: all in `make test`, a third of them in `make check` (profile `quick`)."""
+"""How many examples a property test tries: all in `make test`, a third of them in `make check` (profile `quick`), ten
+times as many in `make soak`."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 
 QUICK = 33
+SOAK = 5_000
+SOAK_TIMES = 10
 _FULL = 100
 
 
@@ -15,4 +18,6 @@ def is_quick() -> bool:
 
 def examples(full: int) -> int:
     """The count for `settings(max_examples=...)`, for tests whose count is not Hypothesis's own hundred."""
-    return max(2, full * QUICK // _FULL) if is_quick() else full
+    if is_quick():
+        return max(2, full * QUICK // _FULL)
+    return full * SOAK_TIMES if settings.default is not None and settings.default.max_examples == SOAK else full

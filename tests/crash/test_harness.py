@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from penstock.verify.crash.__main__ import SCENARIOS
 from penstock.verify.crash.ads_scenario import Ads
-from penstock.verify.crash.harness import AT_RANDOM, MIN_HITS, Crashed, Scenario, crash
+from penstock.verify.crash.harness import AT_RANDOM, MIN_HITS, Crashed, crash
+from penstock.verify.crash.margin_scenario import Margin
 from penstock.verify.crash.shop_scenario import Shop
+from tests import soak
 
 SEED = 20_260_101
 
@@ -65,13 +68,40 @@ def test_p2_kills_of_the_ads_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("make", "kills"), [(Shop, 250), (Ads, 250)])
-def test_p2_the_full_counts(tmp_path: Path, make: type[Shop] | type[Ads], kills: int) -> None:
-    scenario: Scenario = make(tmp_path, SEED)
-    crashed = crash(scenario, kills=kills, seed=SEED)
+@pytest.mark.parametrize(("name", "full"), [("shop", 250), ("ads", 250), ("margin", 100)])
+def test_p2_the_full_counts(tmp_path: Path, name: str, full: int) -> None:
+    scenario, kills = SCENARIOS[name](tmp_path, soak.SEED), soak.count(full)
+    crashed = crash(scenario, kills=kills, seed=soak.SEED)
+    soak.record(
+        f"kills: {name}",
+        crashed.seconds,
+        kills=crashed.total,
+        power_losses=crashed.power_losses,
+        checked=crashed.checked.counts,
+        problems=crashed.problems if soak.is_whole() else crashed.checked.problems,
+    )
+    if not soak.is_whole():
+        # So few kills do not pass every fail point.
+        assert crashed.checked.problems == ()
+        return
     right(crashed, kills)
     assert [point for point in scenario.points if crashed.kills[point] < MIN_HITS] == []
     assert crashed.kills[AT_RANDOM] > 0
+
+
+@pytest.mark.slow
+def test_p2_kills_of_the_margin_job(tmp_path: Path) -> None:
+    margin = Margin(tmp_path, SEED)
+    crashed = crash(margin, kills=4, seed=SEED)
+    assert crashed.checked.problems == ()
+    assert crashed.total == 4
+    assert crashed.checked.counts["margin_calculations records"] > 20
+    assert crashed.checked.counts["enforcement records"] > 0
+    sent = margin.folder / "killed" / "margin_calculations.jsonl"
+    lines = sent.read_text().splitlines()
+    for wrong in (lines[:-1], [*lines, lines[-1]], [lines[0].replace("A0", "A1"), *lines[1:]]):
+        rewrite(sent, wrong)
+        assert any("margin_calculations" in problem for problem in margin.compare())
 
 
 @pytest.mark.slow

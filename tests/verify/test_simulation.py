@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from tests import soak
 from tests.clicks import CONTRACTS, PER_CITY, PER_MINUTE, penstock
 
 from penstock.connectors.file_sink import AppendSink
@@ -39,6 +40,8 @@ from penstock.verify.simulation.schedule import (
 from penstock.verify.simulation.simulate import Rig, SimulatedSpec, simulate, told
 from penstock.verify.simulation.world import World
 
+SOAK_SCHEDULES = 300
+SOAK_PARTS = 6
 PAGED = CONTRACTS.replace("    at: datetime", '    page: str = ps.Field(pattern="^/[a-z]{1,3}$")\n    at: datetime', 1)
 PIPELINE = PAGED + PER_MINUTE + PER_CITY
 
@@ -402,3 +405,20 @@ def test_the_command_exits_with_0_2_3_and_1_and_replays_a_seed(tmp_path: Path) -
     stopped = run(tmp_path, "p.py", "--faults", "--seed", "1", "--runs", "2")
     assert stopped.returncode == 1, stopped.stdout + stopped.stderr
     assert "failed by itself" in stopped.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(SOAK_PARTS))
+def test_many_schedules_hold(subject: SimulatedSpec, part: int) -> None:
+    runs = soak.count(SOAK_SCHEDULES // SOAK_PARTS)
+    found = simulate(subject.load(), seed=soak.SEED % 1_000_000 + part * SOAK_SCHEDULES, runs=runs)
+    soak.record(
+        "simulated schedules",
+        found.seconds,
+        runs=found.runs,
+        epochs=found.epochs,
+        rows=found.rows,
+        problems=[] if found.failed is None else [str(step) for step in found.failed.steps],
+    )
+    assert found.failed is None
+    assert found.runs >= runs

@@ -23,6 +23,9 @@ from penstock.plan.rewrite.scopes import relations_read
 
 DIALECT = "duckdb"
 SESSION_MACRO = "_ps_session"
+# Most texts have neither word, and telling words from strings takes longer than looking for them.
+_AT = re.compile(r"\bat\b", re.IGNORECASE)
+_SESSION = re.compile(r"\bsession\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def fill_parameters(text: str, graph: Graph, where: Where, what: str = "the decl
 
 def quote_at(text: str) -> str:
     """The text with `at` quoted where it is a column: DuckDB reserves the bare word for `AT (VERSION => ...)`."""
+    if not _AT.search(text):
+        return text
     try:
         tokens = sqlglot.tokenize(text, dialect=DIALECT)
     except TokenError:
@@ -183,6 +188,8 @@ def _instead(first: Mapping[str, object]) -> str:
 
 def name_sessions(text: str) -> str:
     """The text with `session(` under a name that the parser takes for a function."""
+    if not _SESSION.search(text):
+        return text
     try:
         tokens = sqlglot.tokenize(text, dialect=DIALECT)
     except TokenError:

@@ -238,12 +238,13 @@ class Prepared:
 
     def _reads_table(self, sql: str) -> bool:
         names = self._connection.execute(
-            "SELECT lower(table_name) FROM duckdb_tables() UNION SELECT lower(view_name) FROM duckdb_views() "
+            "SELECT table_name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() "
             "WHERE NOT internal AND NOT temporary"
         ).fetchall()
         lower = sql.lower()
         words = set(_WORD.findall(lower))
-        named = any(name in words if _WORD.fullmatch(name) else name in lower for (name,) in names)
+        taken = {name.lower() for (name,) in names}
+        named = any(name in words if _WORD.fullmatch(name) else name in lower for name in taken)
         # DuckDB looks through views, down to the tables. It does so without types, and fails where a RANGE frame adds
         # an interval to a column.
         return named and (_RANGE_FRAME.search(sql) is not None or bool(self._connection.get_table_names(sql)))

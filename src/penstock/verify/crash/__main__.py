@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +19,10 @@ from penstock.durations import parse_duration
 from penstock.errors import Error
 from penstock.verify.crash.ads_scenario import Ads
 from penstock.verify.crash.harness import Crashed, Scenario, crash
+from penstock.verify.crash.margin_scenario import Margin
 from penstock.verify.crash.shop_scenario import Shop
+
+SCENARIOS: Mapping[str, Callable[[Path, int], Scenario]] = {"shop": Shop, "ads": Ads, "margin": Margin}
 
 
 def main(arguments: list[str]) -> int:
@@ -27,13 +31,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=20, help="how many kills must land (default 20)")
     parser.add_argument("--for", dest="duration", type=parse_duration, help="stop killing after so long")
     parser.add_argument("--seed", type=int, default=None, help="of kills and producers (default: a fresh one)")
-    parser.add_argument("--pipeline", choices=("shop", "ads"), default="shop")
+    parser.add_argument("--pipeline", choices=tuple(SCENARIOS), default="shop")
     parser.add_argument("--keep", action="store_true", help="keep the folder, also where all went well")
     given = parser.parse_args(arguments)
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="penstock-crash-"))
     _say(f"{given.pipeline}, {given.kills} kills, seed {seed}, in {folder}")
-    scenario: Scenario = Shop(folder, seed) if given.pipeline == "shop" else Ads(folder, seed)
+    scenario = SCENARIOS[given.pipeline](folder, seed)
     seconds = given.duration.total_seconds() if given.duration is not None else None
     # The programs run in groups of their own, which no signal to this one reaches: leave through `finally`.
     signal.signal(signal.SIGTERM, _leave)

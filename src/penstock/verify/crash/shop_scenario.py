@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from penstock.connectors.log import LogSource, LogTopic
+from penstock.connectors.log import LogTopic
 from penstock.engines.duckdb.engine import compile_for_duckdb
 from penstock.errors import Error
 from penstock.runtime.access import ask_state
@@ -21,6 +21,7 @@ from penstock.url import Url
 from penstock.verify.crash.harness import PRODUCER_POINTS, Checked
 from penstock.verify.crash.shop import pipeline
 from penstock.verify.crash.shop_producer import NEVER_SOLD, PRODUCTS, TOPICS
+from penstock.verify.crash.topics import broken_promises, records
 from penstock.verify.fold import compare_view
 from penstock.verify.ledgers import compare_ledgers
 from penstock.verify.processes import run_module
@@ -135,7 +136,7 @@ class Shop:
 
     def check(self) -> Checked:
         answer = self._ask_oracle()
-        problems = self._ledger_problems()
+        problems = broken_promises(self.folder, TOPICS)
         counts: dict[str, int] = {}
         with duckdb.connect(str(answer), read_only=True) as connection:
             ledgers = compare_ledgers(connection, self._report(), self._views)
@@ -181,21 +182,6 @@ class Shop:
         counts = {name: c for name, c in told.items() if name != "products"}
         return JobReport(0, dead, tuple(sorted(positions)), counts)  # type: ignore[arg-type]
 
-    def _ledger_problems(self) -> list[str]:
-        """What a producer was told is durable must be there."""
-        problems = []
-        promised: dict[tuple[str, int], int] = {}
-        for line in (self.folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines():
-            name, partition, upto = json.loads(line)
-            promised[name, partition] = max(promised.get((name, partition), 0), upto)
-        for (name, partition), upto in sorted(promised.items()):
-            latest = LogTopic.open(self.folder / "log" / name).latest(partition)
-            if latest < upto:
-                problems.append(f"topic {name}, partition {partition}: {upto - latest} durable records are gone")
-        if {name for name, _ in promised} != set(TOPICS):
-            problems.append(f"the producers wrote to {sorted({name for name, _ in promised})} only")
-        return problems
-
     def _outputs(self) -> dict[str, Path]:
         """The change records of each view as one file of lines, whatever the sink."""
         return {
@@ -220,12 +206,5 @@ class Shop:
 
     def _topic(self, name: str) -> Path:
         lines = self.folder / f"{name}.jsonl"
-        source = LogSource(LogTopic.open(self.folder / "log" / name))
-        with lines.open("wb") as file:
-            for partition in source.partitions():
-                offset = source.earliest(partition)
-                while (batch := source.read(partition, offset, 10_000, 64 << 20)) is not None:
-                    offset = batch.next_offset
-                    file.writelines(value + b"\n" for value in batch.values.to_pylist())
-        source.close()
+        lines.write_bytes(b"".join(value + b"\n" for value in records(self.folder / "log" / name)))
         return lines
