@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -74,14 +75,20 @@ def publish(report: Report, path: Path, output: Output) -> Path:
     for table in report.tables:
         console.print(_rows(table) if table.name == "windows" else whole_table(table))
     counts = report.counts
-    console.print(
-        f"records {counts['records']:,} = accepted {counts['accepted']:,} + late {counts['late']:,}"
-        f" + dead {counts['dead']:,}\nlost {counts['lost']:,}, doubled {counts['doubled']:,}"
-    )
+    console.print(f"{accounting(counts)}\nlost {counts['lost']:,}, doubled {counts['doubled']:,}")
     say_judgement(console, report)
     # Not through rich, which would break a long path into lines.
     click.echo(f"{path.with_suffix('.json')}\n{page}")
     return page
+
+
+def accounting(counts: Mapping[str, int]) -> str:
+    """What became of the records. With `duplicate` they are counted by source, of which late ones are a part."""
+    records, accepted, late, dead = (counts[name] for name in ("records", "accepted", "late", "dead"))
+    if "duplicate" in counts:
+        whole = f"records {records:,} = accepted {accepted:,} + duplicate {counts['duplicate']:,} + dead {dead:,}"
+        return f"{whole}; late for a view, of the accepted: {late:,}"
+    return f"records {records:,} = accepted {accepted:,} + late {late:,} + dead {dead:,}"
 
 
 def say_judgement(console: Console, report: Report) -> None:
