@@ -13,6 +13,7 @@ from pathlib import Path
 
 from penstock.apps.margin.feeder import TOPICS, prepare_topics
 from penstock.apps.margin.pipeline import pipeline
+from penstock.connectors.audit_check import check_trail
 from penstock.connectors.log import LogTopic
 from penstock.runtime.access import ask_state
 from penstock.verify.crash.group import Group
@@ -20,11 +21,12 @@ from penstock.verify.crash.harness import Checked
 from penstock.verify.crash.topics import broken_promises, records
 
 JOB_POINTS = (
-    *("settle.before_commit", "settle.after_commit"),
+    *("redo.torn", "redo.sync", "settle.before_commit", "settle.after_commit"),
     *("epoch.before_commit", "epoch.after_commit", "mark.before", "mark.after", "sink.before", "sink.after"),
     *("file_sink.write", "file_sink.torn", "file_sink.sync", "file_sink.mark", "file_sink.marked"),
     *("snapshot_sink.content", "snapshot_sink.visible", "snapshot_sink.done"),
     *("log.deliver", "log.delivered_part", "log.delivered"),
+    *("audit.append", "audit.torn", "audit.head"),
 )
 PARTITIONS = 2
 
@@ -55,6 +57,7 @@ class Margin:
             "stress_results": f"file:{out}/stress_results.jsonl",
             "positions": f"file:{out}/positions.jsonl?mode=snapshot",
             "enforcement": f"log:{out}/enforcement",
+            "audit": f"audit:{out}/audit?by=account_id&partitions={PARTITIONS}",
         }
         binds = [f"source:{topic}=log:{self.folder}/log/{topic}" for topic in TOPICS]
         binds += [f"sink:{name}={url}" for name, url in sinks.items()]
@@ -79,6 +82,7 @@ class Margin:
     def check(self) -> Checked:
         counts = {"epochs": self._run_again()}
         problems = [*broken_promises(self.folder, TOPICS), *self.compare()]
+        problems += [f"audit trail: {finding}" for finding in check_trail(self.folder / "killed" / "audit").findings]
         counts |= {f"{name} records": len(lines) for name, lines in self._sent("killed").items()}
         status = ask_state(self._graph, self.folder / "killed" / "state", {"do": "status"})
         told: dict[str, Mapping[str, int]] = status["sources"]  # type: ignore[assignment]
@@ -115,7 +119,8 @@ class Margin:
         files = {name: (out / f"{name}.jsonl").read_bytes() for name in ("margin_calculations", "stress_results")}
         snapshot = sorted((out / "positions.jsonl").read_bytes().splitlines())
         held = {name: content.splitlines() for name, content in files.items()}
-        return held | {"positions": snapshot, "enforcement": records(out / "enforcement")}
+        trail = [line for part in sorted((out / "audit").rglob("part-*.jsonl")) for line in part.open("rb")]
+        return held | {"positions": snapshot, "enforcement": records(out / "enforcement"), "audit": trail}
 
 
 def _first_difference(killed: list[bytes], again: list[bytes]) -> str:
