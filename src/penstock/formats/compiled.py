@@ -150,10 +150,13 @@ class CompiledJudge:
         """What the references hold, if the kernel can see to all foreign keys."""
         if not self._foreign or not self._plain_keys:
             return None
-        if self._held is None or self._held.versions != references.versions:
+        if self._held is None or not self._held.serves(references):
             integers = {column.name: kind_of(column) == "integer" for column in self.columns}
-            keys = [hold_keys(references.fetch(key), [integers[name] for name in key.columns]) for key in self._foreign]
-            self._held = Held(references.versions, self.columns, self._foreign, keys)
+            keys = [
+                hold_keys(references.fetch(key), [integers[name] for name in key.columns], references.most)
+                for key in self._foreign
+            ]
+            self._held = Held(references, self.columns, self._foreign, keys)
         return self._held if self._held.whole else None
 
     def split(
@@ -196,17 +199,21 @@ class Held:
 
     def __init__(
         self,
-        versions: tuple[object, ...],
+        references: References,
         columns: Sequence[Column],
         foreign: Sequence[ForeignKey],
         keys: Sequence[HeldKeys | None],
     ) -> None:
-        self.versions = versions
+        self._versions, self._most = references.versions, references.most
         held = [each for each in keys if each is not None]
         self.whole = len(held) == len(keys)
         numbers = {column.name: number for number, column in enumerate(columns)}
         fields = [[numbers[name] for name in key.columns] for key in foreign]
         self.arguments: Arguments = _key_arguments(fields, held) if self.whole else _NO_KEYS
+
+    def serves(self, references: References) -> bool:
+        """Whether nothing is to be fetched: these versions are held, or were found to be too large."""
+        return self._versions == references.versions and (self.whole or references.most <= self._most)
 
 
 Arguments = tuple[NDArray[Any], ...]

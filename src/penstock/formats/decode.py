@@ -32,6 +32,7 @@ from penstock.formats.judge_sql import (
     proven_columns,
     proven_select,
 )
+from penstock.formats.proven_rows import ProvenRows
 from penstock.formats.rows import table_json
 from penstock.formats.scratch import scratch
 from penstock.formats.types_sql import children
@@ -81,6 +82,10 @@ class Decoder(Protocol):
 
     def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
         """A few records as judged rows, without a statement; None where they are too many, or one may be broken."""
+        ...
+
+    def proven(self, split: Split, *, columns: Collection[str] | None) -> pa.Table | None:
+        """What the kernel has proven as judged rows, without a statement; None where more is to be looked at."""
         ...
 
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
@@ -136,6 +141,7 @@ class RecordDecoder:
         self._named = named_columns(judgement)
         self._plain = not any(children(column) for column in self._named)
         self._few = FewRecords(judgement, self.examine)
+        self._proven = ProvenRows(judgement)
         self._compiled = CompiledJudge(judgement) if format == "json" and CompiledJudge.fits(judgement) else None
 
     def stage(self, batches: Sequence[Batch]) -> pa.Table:
@@ -169,6 +175,9 @@ class RecordDecoder:
 
     def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
         return self._few.rows(batches, columns)
+
+    def proven(self, split: Split, *, columns: Collection[str] | None) -> pa.Table | None:
+        return self._proven.rows(split, columns)
 
     def select_proven(self, proven: str, *, guarded: bool, columns: Collection[str] | None = None) -> str:
         return proven_select(self._judgement, proven, guarded=guarded, columns=columns)

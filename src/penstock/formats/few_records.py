@@ -16,6 +16,7 @@ from penstock.connectors.base import Batch, RawBatch
 from penstock.contract.schema import Column, Verdict
 from penstock.contract.types import DecimalType, IntegerType, SqlKind, parse_type
 from penstock.formats.judge_sql import Judgement
+from penstock.formats.plain_checks import plain_checks
 from penstock.formats.scratch import scratch
 from penstock.formats.verdict import Examined
 
@@ -37,9 +38,13 @@ class FewRecords:
         plain = judgement.schema.column(judgement.event_time) if judgement.event_time is not None else None
         self._event = places[plain.name] if plain is not None and plain.type == "TIMESTAMP" else None
         known = judgement.event_time is None or self._event is not None
-        simple = known and not judgement.schema.checks and not judgement.schema.foreign_keys
-        self._fits = simple and all(_alike(parse_type(column.type)) for column in columns)
         self._deletes = judgement.kind == "table" and bool(judgement.key)
+        checks = plain_checks(judgement.schema)
+        self._checks = [(places[check.column], check) for check in checks or ()]
+        # of a delete not all columns are checked
+        checked = checks is not None and not (checks and self._deletes)
+        simple = known and checked and not judgement.schema.foreign_keys
+        self._fits = simple and all(_alike(parse_type(column.type)) for column in columns)
         self._fields: dict[str, pa.Field] = {}
 
     def rows(self, batches: Sequence[Batch], columns: Collection[str] | None) -> pa.Table | None:
@@ -53,13 +58,16 @@ class FewRecords:
         for batch in raw:
             for value, key in _records(batch):
                 examined = self._examine(value, key, batch.header)
-                if isinstance(examined, Verdict):
+                if isinstance(examined, Verdict) or not self._checked(examined):
                     return None
                 found.append(examined)
             times += _times(batch)
         if len(found) < count or not all(map(self._timely, found, times)):
             return None
         return self._table(raw, found, columns)
+
+    def _checked(self, examined: Examined) -> bool:
+        return all(check.holds(examined.values[place]) for place, check in self._checks)
 
     def _timely(self, examined: Examined, append_time: datetime | None) -> bool:
         if self._event is None:

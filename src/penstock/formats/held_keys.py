@@ -27,10 +27,11 @@ Words = NDArray[np.uint64]
 @dataclass(frozen=True)
 class References:
     """What foreign keys look into. versions: in the order of the keys; fetch: the keys that a reference holds, each
-    once, asked for when a version is new."""
+    once, asked for when a version is new; most: so many rows of a reference are held."""
 
     versions: tuple[object, ...]
     fetch: Callable[[ForeignKey], pa.Table]
+    most: int = MOST_ROWS
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class HeldKeys:
         return int(self.rows.shape[1])
 
 
-def hold_keys(table: pa.Table, integers: Sequence[bool]) -> HeldKeys | None:
+def hold_keys(table: pa.Table, integers: Sequence[bool], most: int = MOST_ROWS) -> HeldKeys | None:
     """The keys in a table's rows, none of them twice; None where they cannot be laid out like this.
 
     integers: which columns of the record are integers, the others are texts; a reference may hold other types. A row
     with a NULL is found by no record, and is left out.
     """
-    if table.num_rows > MOST_ROWS:
+    if table.num_rows > most:
         return None
     laid: list[tuple[Words, NDArray[np.int64] | None]] = []
     for column, integer in zip(table.drop_null().columns, integers, strict=True):

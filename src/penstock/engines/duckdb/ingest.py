@@ -19,6 +19,7 @@ from penstock.connectors.base import Batch, TypedBatch
 from penstock.contract.schema import ForeignKey
 from penstock.engines.base import SourceInput
 from penstock.engines.duckdb.broken import Aside, Letter, letters_of, refused_sql
+from penstock.engines.duckdb.prepared import KEPT_ROWS
 from penstock.engines.duckdb.statements import Statements
 from penstock.engines.duckdb.statistics import statistics
 from penstock.formats.compiled import Split
@@ -100,8 +101,7 @@ def ingest(
     if statements.in_parts and (few := decoder.few(batches, columns=judging.columns)) is not None:
         statements.give(judged_name(source.name), few)
         return _counted(statements, judged_name(source.name), refused="")
-    # Small epochs keep their statements, for which all must lie in relations that are known by name.
-    references = None if statements.in_parts else _references(statements, source, judging)
+    references = _references(statements, source, judging)
     watching = None if statements.in_parts else Aside(source, decoder)
     with part("parse"):
         split = decoder.prove(
@@ -111,6 +111,11 @@ def ingest(
             references=references,
             watch=watching.watch if watching is not None else None,
         )
+    if statements.in_parts and split is not None:
+        proven = decoder.proven(split, columns=judging.columns)
+        if proven is not None:
+            statements.give(judged_name(source.name), proven)
+            return _counted(statements, judged_name(source.name), refused="")
     rows = sum(batch.rows for batch in batches)
     aside: list[Letter] = []
     if split is not None and split.doubtful and watching is not None:
@@ -173,11 +178,14 @@ def _references(statements: Statements, source: SourceDecl, judging: Judging) ->
     if not source.schema.foreign_keys:
         return None
 
+    # A small epoch is not to wait for a large reference, which it can look into.
+    most = KEPT_ROWS if statements.in_parts else MOST_ROWS
+
     def held(key: ForeignKey) -> pa.Table:
         columns = column_list(key.reference_columns)
-        return statements.fetch(f"SELECT DISTINCT {columns} FROM {quote(key.reference)} LIMIT {MOST_ROWS + 1}")
+        return statements.fetch(f"SELECT DISTINCT {columns} FROM {quote(key.reference)} LIMIT {most + 1}")
 
-    return References(tuple(judging.versions[key.reference] for key in source.schema.foreign_keys), held)
+    return References(tuple(judging.versions[key.reference] for key in source.schema.foreign_keys), held, most)
 
 
 def _in_place(
