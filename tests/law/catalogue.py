@@ -175,6 +175,7 @@ SETS = (
     _one("except", "SELECT k FROM t EXCEPT SELECT k FROM m"),
     _one("except_all", "SELECT k FROM m EXCEPT ALL SELECT k FROM t"),
     _one("intersect", "SELECT k FROM t INTERSECT SELECT k FROM m"),
+    _one("values_alone", "VALUES (1, 'a'), (2, NULL)"),
     _one("values", "SELECT * FROM (VALUES (1, 'a'), (2, 'b')) AS v(id, name)"),
     _one("no_from", "SELECT 42 AS answer, 'x' AS name"),
     _one("join_values", "SELECT m.x, v.name FROM m JOIN (VALUES (1, 'a'), (2, 'b')) AS v(id, name) ON m.k = v.id"),

@@ -11,18 +11,19 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from penstock.declaration_checks import RESERVED_COLUMNS
-from penstock.errors import DeclarationError, DeclarationErrors
+from penstock.errors import DeclarationError, DeclarationErrors, Where
 from penstock.pipeline import Graph, StepDecl, ViewDecl
 from penstock.plan.binder import Binder, BindProblem
 from penstock.plan.blocks import Field, FinalBlock, GroupedBlock, RankedBlock, Relation, StepBlock, quote
 from penstock.plan.clauses import Opaque
 from penstock.plan.decompose import compile_query, refresh_block
 from penstock.plan.definite import make_definite
+from penstock.plan.instead import hint_for, shortened, words
 from penstock.plan.macros import expand
 from penstock.plan.made import Made
 from penstock.plan.order import in_order
 from penstock.plan.ordering import Indefinite
-from penstock.plan.parse import DIALECT, Query, place_in, place_of_word
+from penstock.plan.parse import DIALECT, Query, place_as_written, place_of_word
 from penstock.plan.plan import Plan, ViewPlan
 from penstock.plan.qualification import Unqualified, qualified, quiet
 from penstock.plan.rewrite.pivot import without_pivots
@@ -66,9 +67,10 @@ def _compile(made: Made, *, in_memory: bool) -> Plan:
 
 
 def _add_view(made: Made, query: Query) -> None:
+    written = query
     query = expand(query, made.relations, made.binder)
     view = query.view
-    fields = _bind(made, query)
+    fields = _bind(made, query, written)
     query = replace(query, tree=without_pivots(query.tree, made.binder))
     tree, notes = _definite(made, query, fields)
     oracle = tree.sql(DIALECT) if notes else query.text
@@ -95,17 +97,20 @@ def _add_view(made: Made, query: Query) -> None:
     made.views[view.name] = ViewPlan(view.name, result.name, oracle, columns, result.key, notes)
 
 
-def _bind(made: Made, query: Query) -> tuple[Field, ...]:
+def _bind(made: Made, query: Query, written: Query) -> tuple[Field, ...]:
+    """The view's columns. written: the query before macros were expanded in it."""
     view = query.view
     try:
         fields = made.binder.describe(query.text)
     except BindProblem as problem:
+        read = [made.relations[n.lower()] for n in written.relations if n.lower() in made.relations]
         raise DeclarationError(
             "PS-DECL-007",
             f"view {view.name} does not fit its sources",
-            where=place_in(view.where, query.text, problem.line, problem.column),
+            where=_place(written, replace(problem, line=problem.line if query.text == written.text else 0)),
             expected="names, types and functions that DuckDB knows",
-            got=problem.message,
+            got=shortened(problem.message),
+            hint=hint_for(problem.message, read),
         ) from None
     seen: set[str] = set()
     for field in fields:
@@ -122,6 +127,15 @@ def _bind(made: Made, query: Query) -> tuple[Field, ...]:
             )
         seen.add(lowered)
     return fields
+
+
+def _place(query: Query, problem: BindProblem) -> Where:
+    """The place that the engine tells, or that of what it speaks of."""
+    where = query.view.where
+    if problem.line:
+        return place_as_written(query, problem.line, problem.column)
+    places = (place_of_word(where, query.view.sql, word) for word in words(problem.message))
+    return next((place for place in places if place != where), where)
 
 
 def _definite(made: Made, query: Query, fields: tuple[Field, ...]) -> tuple[exp.Query, tuple[str, ...]]:

@@ -129,6 +129,17 @@ def place_in(where: Where, text: str, line: int, column: int) -> Where:
     return Where(where.file, where.line + line - 1 if where.line else line, column)
 
 
+def place_as_written(query: Query, line: int, column: int) -> Where:
+    """A place in `query.text` as one in the user's file, without what was put into the line before it."""
+    shown, written = query.text.split("\n"), query.view.sql.split("\n")
+    if line <= min(len(shown), len(written)):
+        before = re.sub(r'"(at)"', r"\1", shown[line - 1][: column - 1], flags=re.IGNORECASE)
+        before = before.replace(SESSION_MACRO, "session")
+        if written[line - 1].startswith(before):
+            column = len(before) + 1
+    return place_in(query.view.where, query.text, line, column)
+
+
 def _interval(value: str) -> str:
     us = round(parse_duration(value).total_seconds() * 1_000_000)
     return f"{us // 1_000_000} seconds" if us % 1_000_000 == 0 else f"{us} microseconds"
@@ -152,6 +163,8 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
         ) from None
     if len(trees) == 1 and isinstance(trees[0], exp.Pivot):
         return exp.select("*", dialect=DIALECT).from_(exp.Subquery(this=trees[0]))
+    if len(trees) == 1 and isinstance(trees[0], exp.Values):
+        return exp.select("*", dialect=DIALECT).from_(trees[0])
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise DeclarationError(
             "PS-DECL-006",
@@ -159,6 +172,7 @@ def _parse(text: str, view: ViewDecl) -> exp.Query:
             where=view.where,
             expected="one SELECT",
             got=f"{len(trees)} statements" if len(trees) != 1 else type(trees[0]).__name__.upper(),
+            hint="a view is one query over sources and views; what changes rows is a record of a source",
         )
     return trees[0]
 
