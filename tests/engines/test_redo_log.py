@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -257,6 +261,38 @@ def test_what_was_committed_outlives_a_power_loss(tmp_path: Path, monkeypatch: p
     with opened(tmp_path / "left") as again:
         assert again.progress.epoch == 4
         assert rows(again) == expected(tmp_path, 5)
+
+
+COMMITS = """
+import sys
+from pathlib import Path
+from tests.engines.test_redo_log import light, opened
+session = opened(Path(sys.argv[1]))
+for number in range(9):
+    light(session, number)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("point", "told"), [("redo.torn", 3), ("redo.sync", 3), ("epoch.after_commit", 3)])
+@pytest.mark.parametrize("power_loss", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_kill_leaves_what_was_told_and_no_half(tmp_path: Path, point: str, told: int, power_loss: bool) -> None:
+    environment = os.environ | {
+        failpoints.ARM_VARIABLE: f"{point}@{told + 1}",
+        unsynced.VARIABLE: str(tmp_path / "records"),
+    }
+    command = [sys.executable, "-c", COMMITS, str(tmp_path / "state")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout.split() == [str(number) for number in range(told)]
+    if power_loss:
+        unsynced.drop_unsynced(tmp_path / "records")
+    with opened(tmp_path / "state") as again:
+        # what is whole on the disk may count, though nobody was told
+        there = told if point == "redo.torn" or (point == "redo.sync" and power_loss) else told + 1
+        assert again.progress.epoch == there - 1
+        assert rows(again) == expected(tmp_path, there)
+        light(again, there)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:

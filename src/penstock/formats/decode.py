@@ -142,6 +142,7 @@ class RecordDecoder:
         self._plain = not any(children(column) for column in self._named)
         self._few = FewRecords(judgement, self.examine)
         self._proven = ProvenRows(judgement)
+        self._given: dict[frozenset[str] | None, tuple[str, ...]] = {}
         self._compiled = CompiledJudge(judgement) if format == "json" and CompiledJudge.fits(judgement) else None
 
     def stage(self, batches: Sequence[Batch]) -> pa.Table:
@@ -171,7 +172,10 @@ class RecordDecoder:
         held = self._compiled.hold(references) if references is not None else None
         if held is None and columns is not None:
             columns = {*columns, *(name for key in self._judgement.schema.foreign_keys for name in key.columns)}
-        return self._compiled.split(kernel, raw, proven_columns(self._judgement, columns), threads, held, watch)
+        wanted = None if columns is None else frozenset(columns)
+        if wanted not in self._given:
+            self._given[wanted] = proven_columns(self._judgement, columns)
+        return self._compiled.split(kernel, raw, self._given[wanted], threads, held, watch)
 
     def few(self, batches: Sequence[Batch], *, columns: Collection[str] | None) -> pa.Table | None:
         return self._few.rows(batches, columns)
