@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.apps.ads.counts import total
+from penstock.apps.ads.counts import total, window_start_us
+from penstock.apps.ads.pipeline import RESULTS
 from penstock.apps.ads.recount import Recount, judge, recount
 from penstock.connectors.log import LogTopic, LogWriter
+from penstock.formats.scratch import scratch
 from tests.examples import examples
 
 AD = "85802815-28c8-4c10-a5fe-ece6a5e35c97"
@@ -91,3 +93,14 @@ def test_the_quick_path_is_quick() -> None:
     for _ in range(10_000):
         judge(record, NOW_S * 10**6, MAPPING)
     assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("behind_ns", [1, 37, 500, 999, 1_000, 10**9])
+def test_the_job_has_an_event_in_the_same_window_as_the_recount(behind_ns: int) -> None:
+    """DuckDB makes of nanoseconds the nearest microsecond, or the one before, as its version has it."""
+    at_ns = 1_795_295_850 * 10**9 - behind_ns
+    event = f"SELECT 1 AS campaign_id, {at_ns} AS event_time_ns, 'view' AS event_type, 0 AS produce_time"
+    query = RESULTS.replace("$window", "INTERVAL 10 SECOND").replace("FROM events", f"FROM ({event})")
+    with scratch() as connection:
+        ((start_us,),) = connection.execute(f"SELECT epoch_us(window_start) FROM ({query})").fetchall()
+    assert start_us == window_start_us(at_ns // 1_000, 10_000_000)

@@ -1,6 +1,8 @@
 """The ads pipeline: events checked against their contract and the campaigns, counted per campaign and window.
 
 The view uses counts and a maximum only, so that a window's state is one row per campaign, however many events it saw.
+Times are whole microseconds, rounded down: of a TIMESTAMP_NS DuckDB 2.0 makes the nearest one, which may lie in the
+next window, and 1.5 does not.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class AdCampaign(Contract):
 RESULTS = """
 SELECT
     campaign_id,
-    time_bucket($window, make_timestamp_ns(event_time_ns)) AS window_start,
-    time_bucket($window, make_timestamp_ns(event_time_ns)) + $window AS window_end,
+    time_bucket($window, make_timestamp(event_time_ns // 1000)) AS window_start,
+    time_bucket($window, make_timestamp(event_time_ns // 1000)) + $window AS window_end,
     count(*) AS count,
     count(*) FILTER (WHERE event_type = 'view') AS views,
     count(*) FILTER (WHERE event_type = 'click') AS clicks,
@@ -49,7 +51,7 @@ SELECT
         / nullif(count(*) FILTER (WHERE event_type = 'view'), 0) AS click_through_rate,
     max(produce_time) AS max_produce_time
 FROM events
-GROUP BY campaign_id, time_bucket($window, make_timestamp_ns(event_time_ns))
+GROUP BY campaign_id, time_bucket($window, make_timestamp(event_time_ns // 1000))
 """
 
 
@@ -61,7 +63,7 @@ def build(emit: Emit = "changes") -> Pipeline:
     ads.stream(
         "events",
         AdEvent,
-        event_time="make_timestamp_ns(event_time_ns)",
+        event_time="make_timestamp(event_time_ns // 1000)",
         watermark="$watermark",
         references={"ad_id, campaign_id": "campaigns.(ad_id, campaign_id)"},
     )
