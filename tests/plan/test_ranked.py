@@ -58,8 +58,17 @@ def test_v5_the_key_of_a_ranked_view(sql: str, key: tuple[str, ...]) -> None:
     assert view.key == key
 
 
-def test_explain_says_that_a_window_over_all_rows_is_computed_again() -> None:
-    node = _plan("SELECT k, lead(a) OVER (ORDER BY k) AS b FROM t", "t").node("q")
+@pytest.mark.parametrize(
+    "over",
+    [
+        "lead(a) OVER (ORDER BY k)",
+        "percent_rank() OVER (ORDER BY n)",
+        "sum(k) OVER (ORDER BY n ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING)",
+        "sum(k) OVER (ORDER BY n ROWS BETWEEN 2 PRECEDING AND UNBOUNDED FOLLOWING)",
+    ],
+)
+def test_explain_says_that_a_window_over_all_rows_that_looks_ahead_is_computed_again(over: str) -> None:
+    node = _plan(f"SELECT k, {over} AS b FROM t", "t").node("q")
     assert (node.strategy, node.reason) == ("refresh", "a window over all rows: they are one partition")
 
 
