@@ -1,4 +1,4 @@
-"""How many examples a property test tries: all in `make test`, a third of them in `make check` (profile `quick`), ten
+"""How many examples a property test tries: all in `make test`, a third of them in `make check` (profile `quick`), four
 times as many in `make soak`."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from hypothesis import settings
 
 QUICK = 33
 SOAK = 5_000
-SOAK_TIMES = 10
+SOAK_TIMES = 4
 _FULL = 100
 
 
