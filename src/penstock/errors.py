@@ -88,6 +88,7 @@ _codes(
         4: "a reference is empty",
         5: "an account or symbol is unknown",
         6: "an order cannot be read",
+        7: "the historical prices are missing",
     },
 )
 _codes(

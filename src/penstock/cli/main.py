@@ -23,7 +23,7 @@ INTERRUPTED = 130
 # Wrong use that is noticed below the declarations: no state here, an unknown connector or option, an unknown id.
 _WRONG_USE = frozenset(
     {"PS-STATE-007", "PS-CONN-001", "PS-CONN-006", "PS-CONN-008", "PS-CONF-002", "PS-DATA-002", "PS-DATA-003"}
-    | {"PS-DATA-005", "PS-DATA-006", "PS-BENCH-002", "PS-VERIFY-002"}
+    | {"PS-DATA-005", "PS-DATA-006", "PS-DATA-007", "PS-BENCH-002", "PS-VERIFY-002"}
 )
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from penstock.apps.margin.consumer import drain, follow
 from penstock.apps.margin.feeder import TOPICS, feed, prepare_topics
+from penstock.apps.margin.history import History, Replay
 from penstock.apps.margin.ladder_item import action_said
 from penstock.apps.margin.ladder_store import SqliteLadder
 from penstock.apps.margin.lambda_handler import limits_from
-from penstock.apps.margin.market import Market
+from penstock.apps.margin.market import Market, Simulation
 from penstock.apps.margin.orders import Order
 from penstock.apps.margin.package import HANDLER
 from penstock.apps.margin.package import package_lambda as make_package
@@ -68,7 +71,46 @@ def simulate(
     market = Market(accounts, symbols, ticks, fills, positions, seed, crash_at, crash)
     folders = {topic: log_folder(topics.replace("{topic}", topic)) for topic in TOPICS}
     prepare_topics(folders, partitions)
-    counts = feed(market, folders, seconds=duration, speed=speed)
+    counts = feed(lambda start: Simulation(market, start), folders, seconds=duration, speed=speed)
+    _show_counts(counts, output)
+
+
+@margin.command()
+@click.option("--from", "first", type=click.DateTime(["%Y-%m-%d"]), default="2008-01-02", show_default=True)
+@click.option("--to", "last", type=click.DateTime(["%Y-%m-%d"]), default="2009-06-30", show_default=True)
+@click.option("--speed", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Days per second.")
+@click.option("--accounts", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--positions", type=click.IntRange(1), default=3, show_default=True, help="Of each account, at first.")
+@click.option("--fills", type=click.FloatRange(0), default=5.0, show_default=True, help="Fills per second.")
+@click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
+@click.option("--partitions", type=click.IntRange(1), default=2, show_default=True, help="Of fills and cash.")
+@click.option("--topics", default="log:.penstock/log/{topic}", show_default=True, help="Where they go.")
+@output_option
+def replay(
+    first: datetime,
+    last: datetime,
+    speed: float,
+    accounts: int,
+    positions: int,
+    fills: float,
+    seed: int,
+    partitions: int,
+    topics: str,
+    output: Output,
+) -> None:
+    """Send real daily prices of AAPL, GOOG, IBM and MSFT, 2004 to 2013, with accounts that trade at random.
+
+    Times are those of the replay. Needs the extra demo.
+    """
+    history = History.shipped(first.date(), last.date())
+    market = Market(accounts, fills=fills, positions=positions, seed=seed)
+    folders = {topic: log_folder(topics.replace("{topic}", topic)) for topic in TOPICS}
+    prepare_topics(folders, partitions)
+    seconds = len(history.days) / speed
+    _show_counts(feed(lambda start: Replay(history, market, start, speed), folders, seconds=seconds), output)
+
+
+def _show_counts(counts: Mapping[str, int], output: Output) -> None:
     if output == "json":
         click.echo(json.dumps(counts, indent=2))
     else:

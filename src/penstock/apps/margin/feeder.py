@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zlib import crc32
 
-from penstock.apps.margin.market import Market, Record, Simulation, Topic
+from penstock.apps.margin.market import Record, Simulation, Topic
 from penstock.connectors.log import LogTopic, LogWriter
 
 TOPICS: tuple[Topic, ...] = ("fills", "prices", "betas", "cash")
@@ -25,7 +25,7 @@ def prepare_topics(folders: Mapping[Topic, str], partitions: int) -> None:
 
 
 def feed(
-    market: Market,
+    market: Callable[[datetime], Simulation],
     folders: Mapping[Topic, str],
     *,
     seconds: float,
@@ -33,13 +33,15 @@ def feed(
 ) -> dict[str, int]:
     """Send the opening and then `seconds` of market time, `speed` times as fast as they pass; records by topic.
 
+    market: makes the market that begins at a time.
+
     Market time begins now, or so that it ends now where it is faster than the clock: prices of the future would be
     refused.
     """
     start = datetime.now(UTC).replace(tzinfo=None)
     if speed > 1:
         start -= timedelta(seconds=seconds - seconds / speed)
-    simulation = Simulation(market, start)
+    simulation = market(start)
     writers = {topic: LogWriter(LogTopic.open(folders[topic])) for topic in TOPICS}
     counts = dict.fromkeys(TOPICS, 0)
     try:

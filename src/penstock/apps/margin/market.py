@@ -78,7 +78,7 @@ class Simulation:
         """What is there before the first second: betas, prices, deposits, and the positions that they paid for."""
         for symbol in range(self._market.symbols):
             yield self._record(
-                "betas", 0.0, _symbol(symbol), {"symbol": _symbol(symbol), "beta": f"{self._betas[symbol]:.4f}"}
+                "betas", 0.0, self._name(symbol), {"symbol": self._name(symbol), "beta": f"{self._betas[symbol]:.4f}"}
             )
             yield self._price(symbol, 0.0)
         for number in range(self._market.accounts):
@@ -99,18 +99,27 @@ class Simulation:
         records = [
             self._tick(int(symbol), at) for at, symbol in zip(times.tolist(), self._ticking(len(times)), strict=True)
         ]
-        for at in np.sort(self._random.random(self._random.poisson(market.fills)) + number).tolist():
-            symbol = int(self._ticking(1)[0])
-            side = -1 if self._random.random() < 0.5 else 1
-            quantity = side * int(self._random.integers(1, 200))
-            account = int(self._random.integers(market.accounts))
-            records.append(self._fill(account, symbol, quantity, self._quote(symbol), at))
+        records += self._trades(number)
         if market.crash_at_s is not None and not self._crashed and number >= market.crash_at_s:
             self._crashed = True
             self._index += float(np.log1p(-market.crash))
             records += [self._price(symbol, number + 0.999) for symbol in range(market.symbols)]
         records.sort(key=lambda record: record.at_s)
         return records
+
+    def _trades(self, number: int) -> list[Record]:
+        """The fills of one second."""
+        records = []
+        for at in np.sort(self._random.random(self._random.poisson(self._market.fills)) + number).tolist():
+            symbol = int(self._ticking(1)[0])
+            side = -1 if self._random.random() < 0.5 else 1
+            quantity = side * int(self._random.integers(1, 200))
+            account = int(self._random.integers(self._market.accounts))
+            records.append(self._fill(account, symbol, quantity, self._quote(symbol), at))
+        return records
+
+    def _name(self, symbol: int) -> str:
+        return f"S{symbol:05d}"
 
     def _ticking(self, count: int) -> list[int]:
         return self._random.choice(self._market.symbols, count, p=self._shares).tolist()  # type: ignore[no-any-return]
@@ -133,7 +142,7 @@ class Simulation:
 
     def _price(self, symbol: int, at: float) -> Record:
         return self._record(
-            "prices", at, _symbol(symbol), {"symbol": _symbol(symbol), "price": str(self._quote(symbol))}
+            "prices", at, self._name(symbol), {"symbol": self._name(symbol), "price": str(self._quote(symbol))}
         )
 
     def _fill(self, account: int, symbol: int, quantity: int, price: Decimal, at: float) -> Record:
@@ -141,7 +150,7 @@ class Simulation:
         body = {
             "fill_id": f"F{self._market.seed}-{self._numbers['fills']}",
             "account_id": _account(account),
-            "symbol": _symbol(symbol),
+            "symbol": self._name(symbol),
             "quantity": str(quantity),
             "price": str(price),
         }
@@ -164,7 +173,3 @@ class Simulation:
 
 def _account(number: int) -> str:
     return f"A{number:06d}"
-
-
-def _symbol(number: int) -> str:
-    return f"S{number:05d}"
