@@ -13,22 +13,35 @@ from penstock.apps.ads.report import ads_report, load_settings
 from penstock.apps.ads.trial import Trial, clear_workplace
 from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
 from penstock.cli.load_options import LoadDefaults, Seconds, load_options
+from penstock.cli.margin_demo import demo_margin
 from penstock.cli.options import Output, output_option
 
 DEFAULTS = LoadDefaults(rate=20_000.0, duration_s=20.0, disturbance=Disturbance(broken=0.001, late=0.0005))
 
 
-@click.command()
-@click.argument("application", type=click.Choice(["ads"]), default="ads")
+class _Applications(click.Group):
+    """The applications that have a demo; ads where none is named."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in context.help_option_names):
+            args = ["ads", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(cls=_Applications, commands=[demo_margin])
+def demo() -> None:
+    """Run an application with its load for half a minute, and check what it did: ads (the default) or margin."""
+
+
+@demo.command()
 @load_options(DEFAULTS)
 @click.option("--watermark", type=Seconds(), default="5s", show_default=True, help="How long windows wait.")
 @click.option("--partitions", type=click.IntRange(1), default=2, show_default=True, help="Of the topic events.")
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/demo"), show_default=True)
 @click.option("--report", type=click.Path(path_type=Path), help="Where the report goes (.json and .html are added).")
 @output_option
-def demo(
+def ads(
     production: Production,
-    application: str,
     watermark: float,
     partitions: int,
     folder: Path,
@@ -44,7 +57,7 @@ def demo(
         place = clear_workplace(folder)
     except FileExistsError as problem:
         raise click.UsageError(str(problem)) from None
-    job = shipped_job(place, window_s=production.window_s, watermark_s=watermark, pipeline=application)
+    job = shipped_job(place, window_s=production.window_s, watermark_s=watermark, pipeline="ads")
     trial = Trial(place, production, job, partitions=partitions, watermark_s=watermark)
     outcome = watched(trial, production.expected_events)
     settings = load_settings(production, job.name, watermark) | {"partitions": partitions}

@@ -57,7 +57,7 @@ VERBS: dict[str, Verb] = {
     "margin": Verb(
         "penstock.cli.margin", "margin", "The margin application: its market, what-if, the ladder as a consumer."
     ),
-    "demo": Verb("penstock.cli.demo", "demo", "Producers and the ads job together, checked, in half a minute."),
+    "demo": Verb("penstock.cli.demo", "demo", "ads or margin with its load for half a minute, checked."),
     "bench": Verb("penstock.cli.bench", "bench", "Measure an application, or a pipeline of your own."),
     "doctor": Verb("penstock.cli.doctor", "doctor", "Show what is installed, what is missing and what to type."),
 }

@@ -21,7 +21,7 @@ from penstock.apps.margin.market import Market, Simulation
 from penstock.apps.margin.orders import Order
 from penstock.apps.margin.package import HANDLER
 from penstock.apps.margin.package import package_lambda as make_package
-from penstock.apps.margin.what_if import WhatIf
+from penstock.apps.margin.what_if import Query, WhatIf
 from penstock.apps.margin.what_if import what_if as work_out
 from penstock.cli.ads import log_folder
 from penstock.cli.load_options import Seconds
@@ -29,6 +29,7 @@ from penstock.cli.options import Output, PipelineOptions, output_option
 from penstock.cli.tables import show_table
 from penstock.connectors.base import Url
 from penstock.connectors.registry import open_source
+from penstock.graph import Graph
 from penstock.runtime.access import ask_state
 from penstock.runtime.answers import plain
 
@@ -129,7 +130,22 @@ def what_if(account: str, orders: tuple[str, ...], target: str | None, state: Pa
     An order without a price is filled at the latest one. With several orders, all of them are filled.
     """
     wanted = [Order.parse(order) for order in orders]
-    job = PipelineOptions("margin", target, None, (), (), state, output).load()
+    graph, query = _live(target, state)
+    found = work_out(graph, query, account, wanted)
+    if output == "json":
+        told = plain(asdict(found) | {"orders": [str(order) for order in found.orders]})
+        click.echo(json.dumps(told, indent=2))
+    else:
+        _show_what_if(found)
+
+
+def ask_margin(state: Path) -> Query:
+    """What asks the state of a margin job, whether it runs or not."""
+    return _live(None, state)[1]
+
+
+def _live(target: str | None, state: Path | None) -> tuple[Graph, Query]:
+    job = PipelineOptions("margin", target, None, (), (), state, "text").load()
 
     def query(sql: str) -> list[dict[str, object]]:
         reply = ask_state(job.graph, job.target.state, {"do": "sql", "query": sql}, typed="margin")
@@ -138,12 +154,7 @@ def what_if(account: str, orders: tuple[str, ...], target: str | None, state: Pa
         assert isinstance(rows, list)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
-    found = work_out(job.graph, query, account, wanted)
-    if output == "json":
-        told = plain(asdict(found) | {"orders": [str(order) for order in found.orders]})
-        click.echo(json.dumps(told, indent=2))
-    else:
-        _show_what_if(found)
+    return job.graph, query
 
 
 def _show_what_if(found: WhatIf) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,13 @@ def chained(previous: ChainHead, partition: int, record: Mapping[str, object]) -
 def hash_of(body: Mapping[str, object]) -> str:
     """The hash of a line, from what it says beside it."""
     return hashlib.sha256(canonical({name: value for name, value in body.items() if name != "hash"})).hexdigest()
+
+
+def read_records(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """All records of a trail, unchecked; those of a chain in its order."""
+    for path in sorted(folder.glob("year=*/month=*/day=*/hour=*/part-*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            yield json.loads(line)["record"]
 
 
 def part_name(partition: int) -> str:

@@ -1,8 +1,8 @@
 """Real daily prices, and a market that moves by them: five shares from 2000 to 2013 (extra `demo`: bokeh_sampledata).
 
-The prices are Quandl's WIKI prices, which are in the public domain; the package is under the BSD licence. Each day is four
-prices: open, high and low in the order that fits the day, close. Days pass at any speed; times are those of the replay,
-for a price of 2008 would be stale today.
+The prices are Quandl's WIKI prices, which are in the public domain; the package is under the BSD licence. Each day is
+four prices: open, high and low in the order that fits the day, close. Days pass at any speed; times are those of the
+replay, for a price of 2008 would be stale today.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOMENTS = (0.1, 0.35, 0.65, 0.9)
 
 @dataclass(frozen=True)
 class Day:
-    """Open, high, low and close of each share that was traded, all adjusted for splits and dividends as the close is."""
+    """Open, high, low and close of each share that was traded, adjusted for splits and dividends."""
 
     day: date
     prices: Mapping[str, tuple[Decimal, Decimal, Decimal, Decimal]]
