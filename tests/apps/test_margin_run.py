@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,25 @@ def test_a_crash_takes_every_price_down_by_its_beta() -> None:
     for symbol, beta in betas.items():
         ratio = float(fallen[symbol]["price"]) / float(opening[symbol]["price"])
         assert ratio == pytest.approx(0.5**beta, rel=0.02)
+
+
+@pytest.mark.slow
+def test_prices_and_betas_of_the_future_are_dead_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ahead = (datetime.now(UTC).replace(tzinfo=None) + timedelta(hours=3)).isoformat()
+    names = ("positions", "margin_calculations", "stress_results", "enforcement", "audit")
+    bound = [part for name in names for part in ("--bind", f"sink:{name}=file:{name}.jsonl")]
+    for name, column in (("fills", ""), ("prices", "price"), ("betas", "beta")):
+        row = json.dumps({"symbol": "X", column: "1", "timestamp": ahead}) + "\n" if column else ""
+        Path(f"{name}.jsonl").write_text(row)
+        bound += ["--bind", f"source:{name}=file:{name}.jsonl"]
+    assert run(["run", "margin", "--once", *bound]) == 0
+    capsys.readouterr()
+    assert run(["dlq", "ls", "margin", "--output", "json"]) == 0
+    told = capsys.readouterr().out
+    assert told.count('"future"') == 2, told
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ def build() -> Pipeline:
         within="$within",
         default="none:",
     )
-    margin.table("prices", Price, key="symbol", version="timestamp")
-    margin.table("betas", Beta, key="symbol", version="timestamp")
+    margin.table("prices", Price, key="symbol", version="timestamp", event_time="timestamp")
+    margin.table("betas", Beta, key="symbol", version="timestamp", event_time="timestamp")
     margin.reference("scenarios", Scenario, allow_empty=True, default=default_of("scenarios"))
     margin.reference("house_rules", HouseRule, key="rule", allow_empty=True, default=default_of("house_rules"))
     margin.reference("market_hours", MarketSession, key="opens_at", default=default_of("market_hours"))
