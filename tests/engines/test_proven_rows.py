@@ -27,7 +27,7 @@ CREATE STREAM clicks (
     page VARCHAR NOT NULL REFERENCES pages (page), kind VARCHAR NOT NULL,
     n INTEGER NOT NULL CHECK (n >= 0), CHECK (big <> 7), CHECK (small < 51),
     small TINYINT, flag BOOLEAN, note VARCHAR, big BIGINT, at BIGINT NOT NULL,
-    WATERMARK FOR (make_timestamp_ns(at)) AS (make_timestamp_ns(at)) - INTERVAL '5 seconds'
+    WATERMARK FOR (EVENT) AS (EVENT) - INTERVAL '5 seconds'
 );
 CREATE REFERENCE pages (page VARCHAR PRIMARY KEY, title VARCHAR);
 CREATE VIEW v AS SELECT page, kind, count(*) AS n, sum(n) AS total, max(small) AS small, count(*) FILTER (WHERE flag)
@@ -37,12 +37,18 @@ CREATE SINK v_out FROM v;
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def record(n: int, other: Mapping[str, object] | None = None) -> bytes:
-    at = int((START + timedelta(seconds=n)).timestamp()) * 10**9 + n * 137
+EVENTS = {"make_timestamp_ns(at)": 1, "make_timestamp(at // 1000)": 1, "make_timestamp(at)": 1_000}
+
+
+def record(n: int, other: Mapping[str, object] | None = None, units: int = 1) -> bytes:
+    at = (int((START + timedelta(seconds=n)).timestamp()) * 10**9 + n * 137) // units
     made: dict[str, object] = {"page": f"/{n % 3}", "kind": ("view", "click")[n % 2], "n": n, "at": at}
     if n % 2:
         made |= {"small": n % 100 - 50, "flag": n % 4 == 1, "note": f"é{n}", "big": n - 2**60}
-    return json.dumps(made | dict(other or {}), separators=(",", ":"), ensure_ascii=False).encode()
+    made |= other or {}
+    if other and "at" in other:
+        made["at"] = int(str(other["at"])) // units
+    return json.dumps(made, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def batch(records: list[bytes], partition: int, first: int, appended: list[datetime | None]) -> RawBatch:
@@ -68,11 +74,16 @@ ODD: list[dict[str, object]] = [
 ]
 
 
+@pytest.fixture(params=EVENTS)
+def event(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def states(monkeypatch: pytest.MonkeyPatch) -> tuple[DuckState, DuckState]:
+def states(monkeypatch: pytest.MonkeyPatch, event: str) -> tuple[DuckState, DuckState]:
     monkeypatch.setenv(SWITCH, "now")
     monkeypatch.setattr(decode, "loader", Loader())
-    graph = ps.Pipeline.from_sql(CONTRACT, name="clicks").graph()
+    graph = ps.Pipeline.from_sql(CONTRACT.replace("EVENT", event), name="clicks").graph()
     first, second = (DuckState(compile_for_duckdb(graph, in_memory=True), None, collect=True) for _ in range(2))
     schema = next(source.schema for source in graph.sources if source.kind == "reference")
     pages = SourceInput((rows_to_batch([{"page": f"/{n}", "title": "t"} for n in range(3)], schema, 0),), {}, "1")
@@ -82,7 +93,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> tuple[DuckState, DuckState]:
 
 
 def test_the_rows_are_those_of_the_statement(
-    states: tuple[DuckState, DuckState], monkeypatch: pytest.MonkeyPatch
+    states: tuple[DuckState, DuckState], monkeypatch: pytest.MonkeyPatch, event: str
 ) -> None:
     taken: list[bool] = []
     rows = ProvenRows.rows
@@ -95,10 +106,10 @@ def test_the_rows_are_those_of_the_statement(
     offset = 0
     for epoch in range(1, 40):
         # more than those that Python examines one by one
-        made = [record(n) for n in range(epoch, epoch + 300)]
+        made = [record(n, None, EVENTS[event]) for n in range(epoch, epoch + 300)]
         odd = epoch % 3 == 2
         if odd:
-            made[7] = record(epoch, ODD[epoch // 3 % len(ODD)])
+            made[7] = record(epoch, ODD[epoch // 3 % len(ODD)], EVENTS[event])
         appended = [START + timedelta(seconds=n) if n % 2 else None for n in range(len(made))]
         batches = (batch(made[:200], 0, offset, appended[:200]), batch(made[200:], 1, offset, appended[200:]))
         given = EpochInput(

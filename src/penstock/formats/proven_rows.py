@@ -22,9 +22,16 @@ from penstock.formats.plain_checks import plain_checks
 from penstock.formats.provable import is_token, proven_rules
 from penstock.formats.scratch import scratch
 
-_NANOSECONDS = re.compile(r'make_timestamp_ns\("?([A-Za-z_]\w*)"?\)')
-# Nanoseconds that are a time in DuckDB: not before 1970, and far from its infinity.
-_LATEST_NS = 2**62
+# Event times of a number, and how many units of it a microsecond has.
+_NAME = r'"?([A-Za-z_]\w*)"?'
+_EVENTS = {
+    re.compile(rf"make_timestamp\({_NAME} ?// ?1000\)"): 1_000,
+    re.compile(rf"make_timestamp\({_NAME}\)"): 1,
+    re.compile(rf"make_timestamp_ns\({_NAME}\)"): 1_000,
+}
+# Numbers that are a time in DuckDB: not before 1970, and far from its infinity.
+_LATEST = 2**62
+_NONE: tuple[re.Match[str] | None, int] = (None, 1)
 _INTEGERS = {
     "TINYINT": pa.int8(),
     "SMALLINT": pa.int16(),
@@ -47,9 +54,13 @@ class ProvenRows:
             not is_token(c) and self._types[c.name] is not None and set(c.rules) <= set(proven_rules(c))
             for c in schema.columns
         )
-        found = _NANOSECONDS.fullmatch(judgement.event_time or "")
+        text = judgement.event_time or ""
+        found, self._units = next(
+            ((m, units) for shape, units in _EVENTS.items() if (m := shape.fullmatch(text))), _NONE
+        )
         event = schema.column(found[1]) if found is not None else None
         self._event = event.name if event is not None and isinstance(parse_type(event.type), IntegerType) else None
+        self._half = self._units // 2 if "_ns(" in text and _rounded() else 0
         timed = judgement.event_time is None or self._event is not None
         checks = plain_checks(schema)
         self._checks = checks or ()
@@ -84,10 +95,10 @@ class ProvenRows:
         column = proven.column(self._event)
         if column.null_count:
             return None
-        nanoseconds: NDArray[np.int64] = column.to_numpy()
-        if nanoseconds.min() < 0 or nanoseconds.max() > _LATEST_NS:
+        given: NDArray[np.int64] = column.to_numpy()
+        if given.min() < 0 or given.max() > _LATEST:
             return None
-        at = (nanoseconds + 500 if _rounded() else nanoseconds) // 1_000
+        at = (given + self._half) // self._units
         appended = proven.column("_ps_t")
         if appended.null_count < len(appended):
             ahead = at - appended.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()

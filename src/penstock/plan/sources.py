@@ -70,7 +70,7 @@ def _check_event_time(made: Made, source: SourceDecl, event: str) -> None:
             where=source.where,
             expected="a column or expression of type TIMESTAMP (UTC, without zone)",
             got=found,
-            hint="event_time='make_timestamp_ns(at_ns)' takes nanoseconds, 'epoch_ms(at_ms)' milliseconds",
+            hint="event_time='make_timestamp(at_ns // 1000)' takes nanoseconds, 'epoch_ms(at_ms)' milliseconds",
         )
 
 

@@ -90,7 +90,7 @@ class RecordGenerator:
             raise _cannot(
                 self.source,
                 "the event time does not follow from one column",
-                "a column, or an expression over one column such as make_timestamp_ns(at_ns)",
+                "a column, or an expression over one column such as make_timestamp(at_ns // 1000)",
                 recipe.event_time,
             )
         try:
