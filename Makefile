@@ -19,7 +19,7 @@ help:
 	@echo "make demo     ad events stream in and are counted exactly once, for half a minute"
 	@echo "make check    style, types, layers and the fast tests (about 4 minutes)"
 	@echo "make test     everything: check, slow tests, both DuckDB versions, the documentation (about 35 minutes)"
-	@echo "make soak     the full counts: 620 kills, 20,000 random queries, 300 simulated schedules; writes docs/generated/soak.md"
+	@echo "make soak     the full counts: 560 kills, 20,000 random queries, 300 simulated schedules; writes docs/generated/soak.md"
 	@echo "make mutants  seeded faults, each of which must fail a test"
 	@echo "make docs     generate the reference pages again"
 

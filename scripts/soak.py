@@ -27,7 +27,7 @@ PAGE = ROOT / "docs/generated/soak.md"
 WANTED = {
     "kills: shop": ("kills", 250),
     "kills: ads": ("kills", 250),
-    "kills: margin": ("kills", 120),
+    "kills: margin": ("kills", 60),
     "random queries": ("cases", 20_000),
     "simulated schedules": ("runs", 300),
 }

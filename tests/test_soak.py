@@ -31,7 +31,7 @@ def record_all(folder: Path, monkeypatch: pytest.MonkeyPatch, *, incremental: in
     shares = {"cases": {"all": 9_990, "join": 300}, "incremental": {"all": 9_990, "join": incremental}}
     for _ in range(2):
         soak.record("random queries", 10.0, **shares, refused=10)
-    for name, kills in (("shop", 250), ("ads", 250), ("margin", 120)):
+    for name, kills in (("shop", 250), ("ads", 250), ("margin", 60)):
         soak.record(f"kills: {name}", 5.0, kills=kills, checked={"rows": 7}, problems=[])
     soak.record("simulated schedules", 5.0, runs=300, problems=[])
 

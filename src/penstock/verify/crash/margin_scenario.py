@@ -21,7 +21,7 @@ from penstock.verify.crash.harness import Checked
 from penstock.verify.crash.topics import broken_promises, records
 
 JOB_POINTS = (
-    *("redo.torn", "redo.sync", "settle.before_commit", "settle.after_commit"),
+    *("settle.before_commit", "settle.after_commit"),
     *("epoch.before_commit", "epoch.after_commit", "mark.before", "mark.after", "sink.before", "sink.after"),
     *("file_sink.write", "file_sink.torn", "file_sink.sync", "file_sink.mark", "file_sink.marked"),
     *("snapshot_sink.content", "snapshot_sink.visible", "snapshot_sink.done"),
