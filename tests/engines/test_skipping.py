@@ -72,8 +72,8 @@ def counted(views: dict[str, str]) -> Iterator[tuple[Session, Counting]]:
         session.insert("s", [{"k": 1, "at": "2026-01-01T00:00:00"}])
         session.commit()
         small = session._state._small
-        counting = Counting(small.connection)
-        small.connection = counting  # type: ignore[assignment]
+        counting = Counting(small._connection)
+        small._connection = counting  # type: ignore[assignment]
         yield session, counting
 
 
