@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
+import boto3
 import pytest
 
 from penstock.apps.margin.dynamodb_store import DynamoLadder
@@ -20,7 +21,6 @@ from tests.apps.dynamodb_local import dynamodb
 from tests.apps.test_margin_enforcer import Crash, Machine, origin, row
 from tests.apps.test_margin_lambda import event, message
 
-boto3 = pytest.importorskip("boto3", reason="the extra aws is not installed")
 pytestmark = pytest.mark.slow
 NOON = datetime(2026, 1, 5, 12)
 NUMBERS = count()

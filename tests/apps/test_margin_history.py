@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from datetime import date, datetime
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -79,13 +79,12 @@ def test_days_that_are_not_there(tmp_path: Path) -> None:
     assert caught.value.code == "PS-DATA-007"
 
 
-@pytest.mark.skipif(find_spec("bokeh_sampledata") is not None, reason="the extra demo is installed")
-def test_without_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "bokeh_sampledata", None)
     assert run(["margin", "replay"]) == 2
     assert "pip install 'penstock[demo]'" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(find_spec("bokeh_sampledata") is None, reason="the extra demo is not installed")
 def test_the_shipped_prices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
