@@ -29,8 +29,9 @@ from penstock.verify.spec import JobReport, OracleSpec
 from penstock.verify.views import source_specs, view_specs
 
 PIPELINE = "penstock.verify.crash.shop:pipeline"
+# Every epoch of it changes tables, so that none is committed by the redo log.
 JOB_POINTS = (
-    *("redo.torn", "redo.sync", "settle.before_commit", "settle.after_commit"),
+    *("settle.before_commit", "settle.after_commit"),
     *("epoch.before_commit", "epoch.after_commit", "mark.before", "mark.after", "sink.before", "sink.after"),
     *("file.write", "file.rename", "file.renamed"),
     *("file_sink.write", "file_sink.torn", "file_sink.sync", "file_sink.mark", "file_sink.marked"),
