@@ -194,6 +194,24 @@ def test_a_changed_final_view_corrects_its_closed_windows(tmp_path: Path) -> Non
     assert bench.folded(again, "minutes", "minute", "n") == whole.folded(fresh, "minutes", "minute", "n")
 
 
+def test_windows_stay_closed_for_a_partition_that_came_later(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    windows(bench)
+    first = [click(n, 10 * n) for n in range(10)]
+    bench.topic.append(first)
+    bench.once(flush=False)
+    bench.topic = MemoryTopic(2)
+    bench.topic.append(first)
+    bench.topic.append([click(100, 5), click(101, 70)], partition=1)
+    before = bench.once(flush=False)
+    assert before.progress.late == {"per_minute": 1}
+    # The same count of what is there, by another text: all of it is read again.
+    windows(bench, minute="sum(1)::BIGINT")
+    runner = bench.once(accept_changes=True)
+    assert runner.progress.late == before.progress.late
+    assert bench.folded(runner, "minutes", "minute", "n") == {START: 6, START.replace(minute=1): 5}
+
+
 def test_a_new_view_and_a_new_sink_get_all_that_was_accepted(tmp_path: Path) -> None:
     bench = streamed(tmp_path)
     more = "CREATE VIEW big AS SELECT id, kind FROM clicks WHERE id >= 80; CREATE SINK bigs FROM big;"

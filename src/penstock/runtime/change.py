@@ -250,10 +250,15 @@ class _Reading:
         self._state.run(stamped(EpochInput(0, sources, replay_to=0)))
 
     def _segments(self) -> Iterator[dict[str, object]]:
-        """Journal entries; of those between which nothing but records came the last."""
+        """Journal entries; of those between which nothing but records came the last.
+
+        A watermark does not wait for partitions that nobody knows of: what it closed before one came stays closed.
+        """
         last: dict[str, object] | None = None
         for entry in self._entries:
-            if last is not None and (last.get("advance") or _idle(entry) != _idle(last)):
+            if last is not None and (
+                last.get("advance") or _idle(entry) != _idle(last) or _partitions(entry) != _partitions(last)
+            ):
                 yield last
             last = entry
         if last is not None:
@@ -270,7 +275,9 @@ class _Reading:
                 given = feed.read(_ROWS, _BYTES, ends[name])
                 excluded = self._excluded.get(name, {})
                 batches = tuple(_without(b, excluded.get(b.partition, set())) for b in given.batches)
-                sources[name] = replace(given, batches=batches)
+                known = _partitions(entry).get(name, frozenset())
+                offsets = {p: stretch for p, stretch in given.offsets.items() if p in known}
+                sources[name] = replace(given, batches=batches, offsets=offsets)
             if not any(e > s for given in sources.values() for s, e in given.offsets.values()):
                 break
             self._commit(EpochInput(self._next, sources, idle, at_us=_number(entry["at_us"])))
@@ -317,6 +324,12 @@ def _idle(entry: Mapping[str, object]) -> dict[str, tuple[int, ...]]:
     sources = entry["sources"]
     assert isinstance(sources, dict)
     return {name: tuple(s["idle"]) for name, s in sources.items()}
+
+
+def _partitions(entry: Mapping[str, object]) -> dict[str, frozenset[int]]:
+    sources = entry["sources"]
+    assert isinstance(sources, dict)
+    return {name: frozenset(int(p) for p in s.get("partitions", {})) for name, s in sources.items()}
 
 
 def _ends(entry: Mapping[str, object], name: str, limits: Mapping[int, int]) -> dict[int, int]:
