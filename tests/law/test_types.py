@@ -6,7 +6,7 @@ import json
 import uuid
 from collections import Counter
 from datetime import date, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pyarrow as pa
 import pytest
@@ -40,7 +40,8 @@ def _integers(bits: int, *, signed: bool = True) -> st.SearchStrategy[object]:
 
 def _decimals(digits: int, places: int) -> st.SearchStrategy[object]:
     most = 10**digits - 1
-    return st.integers(-most, most).map(lambda n: Decimal(n).scaleb(-places))
+    # All digits, however many: the usual context rounds to 28.
+    return st.integers(-most, most).map(lambda n: Decimal(n).scaleb(-places, Context(prec=digits)))
 
 
 # HUGEINT leaves as Arrow's decimal of 38 digits, which is less than its range.
