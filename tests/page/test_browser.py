@@ -167,14 +167,16 @@ def test_a_price_shock_moves_an_account_to_a_margin_call(
         rows = tab.locator("main tbody tr.open")
         expect(rows).to_have_count(2, timeout=PATIENCE_MS)
         expect(rows.first).to_contain_text("bold")
-        # 1000 at 100 with 50,000 of debt: equity 50,000, required a quarter and a tenth of one position's value.
+        # 1000 at 100 with 50,000 of debt: equity 50,000, required 25% and 10% of 100,000.
         before = excess(tab, "bold")
-        assert before > 0
-        append("prices", [price("55", 2)])
+        assert before == 15_000
+        # At 70: equity 20,000; required are 25%, 10% for concentration and 5% for beta, of 70,000: 28,000.
+        append("prices", [price("70", 2)])
         expect(rows.first.locator("td.down").first).to_be_visible(timeout=PATIENCE_MS)
         until = time.monotonic() + PATIENCE_MS / 1000
         while excess(tab, "bold") >= 0 and time.monotonic() < until:
             tab.wait_for_timeout(200)
+        assert excess(tab, "bold") == -8_000
         shown = dict(zip(["account_id", "excess", "call_amount"], figures(tab, "bold"), strict=True))
         capsys.readouterr()
         query = "SELECT excess, call_amount FROM margin_calculations WHERE account_id = 'bold'"
@@ -185,6 +187,7 @@ def test_a_price_shock_moves_an_account_to_a_margin_call(
         dialog = tab.locator("dialog")
         expect(dialog).to_contain_text("positions", timeout=PATIENCE_MS)
         expect(dialog).to_contain_text("stress_results", timeout=PATIENCE_MS)
+        expect(dialog).to_contain_text("MARGIN_CALL", timeout=PATIENCE_MS)
         expect(dialog.locator(".bars").first).to_be_visible(timeout=PATIENCE_MS)
         assert tab.problems == []  # type: ignore[attr-defined]
         job.stop()

@@ -87,6 +87,8 @@ def build() -> Pipeline:
         output=Enforcement,
         function=enforce,
     )
+    # One row an action: it grows with what happens, as the audit trail does.
+    margin.view("actions", _sql("actions"), key="action_id", state="unbounded")
     for name in ("positions", "margin_calculations", "stress_results", "enforcement"):
         margin.sink(name, view=name)
     margin.sink("audit", view="enforcement")

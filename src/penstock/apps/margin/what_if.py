@@ -30,7 +30,7 @@ _GIVEN = ("stale_symbols",)
 # Either only makes what is given, or rests on the account's past, which an order does not change.
 _LEFT_OUT = frozenset(
     {"market_calendar", "market_now", "average_costs", "trigger_terms", "triggers", "positions"}
-    | {"flows", "mark_inputs", "marks", "margin_calculations"}
+    | {"flows", "mark_inputs", "marks", "margin_calculations", "actions"}
 )
 
 

@@ -48,7 +48,9 @@ export class Drawer {
 class Related {
   constructor({ item, by }, row) {
     this.item = item;
-    this.query = wheres(by, row);
+    // What has times is a history: the newest first.
+    const time = item.columns.find((c) => c.type.startsWith("TIMESTAMP") && !c.masked);
+    this.query = wheres(by, row) + (time ? `&sort=${encodeURIComponent(time.name)}&descending=true` : "");
     this.columns = item.columns.filter((c) => !by.includes(c.name));
     this.by = by;
     this.body = el("div", {}, el("p", { class: "soft" }, "…"));
