@@ -2,7 +2,7 @@
 SELECT DISTINCT
     action_id,
     account_id,
-    at,
+    "at",
     episode,
     previous_state,
     state,
