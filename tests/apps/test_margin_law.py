@@ -66,7 +66,7 @@ def test_every_view_is_its_sql_after_random_epochs() -> None:
             epoch = session.commit()
             actions += session.changes("enforcement", epoch).to_pylist()
         assert len(session.dead_letters()) == 0
-        check_views(session, fed)
+        check_views(session, fed, actions)
         check_actions(session, actions)
 
 
@@ -80,7 +80,7 @@ def _row(record: Record) -> dict[str, Any]:
     return {**values, **exact, "timestamp": datetime.fromisoformat(values["timestamp"])}
 
 
-def check_views(session: Session, fed: dict[str, list[dict[str, Any]]]) -> None:
+def check_views(session: Session, fed: dict[str, list[dict[str, Any]]], actions: list[dict[str, Any]]) -> None:
     graph = build().graph()
     batch = duckdb.connect()
     batch.execute(f"SET TimeZone = 'UTC'; {DECIMAL_DIV}")
@@ -90,6 +90,7 @@ def check_views(session: Session, fed: dict[str, list[dict[str, Any]]]) -> None:
     batch.register("fills", pa.Table.from_pylist(fed["fills"], FILLS))
     batch.register("cash", pa.Table.from_pylist(fed["cash"], CASH))
     batch.register("tick", pa.Table.from_pylist(fed["tick"]))
+    batch.register("enforcement", pa.Table.from_pylist(actions))
     newest = {row["symbol"]: row["price"] for row in fed["prices"]}
     assert {row["symbol"]: row["price"] for row in session.read("prices").to_pylist()} == newest
     for view in graph.views:
