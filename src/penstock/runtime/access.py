@@ -15,7 +15,7 @@ from penstock.runtime.answers import Answer, answer
 from penstock.runtime.control import ask
 from penstock.runtime.lock import StateLock
 
-PATIENCE_S = 2.0
+PATIENCE_S = 10.0
 
 
 def ask_state(
@@ -64,7 +64,7 @@ class Asker:
         """The answer.
 
         Raises:
-            Error: what `ask_state` raises, after two seconds where that could pass.
+            Error: what `ask_state` raises, after ten seconds where that could pass.
         """
         until = time.monotonic() + PATIENCE_S
         while True:
