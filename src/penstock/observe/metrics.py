@@ -6,7 +6,6 @@ after a restart they begin at zero again, as Prometheus expects.
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from threading import Thread
 from types import TracebackType
@@ -14,7 +13,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, start_http_server
 
-from penstock.errors import RunError
+from penstock.observe.ports import port_refused
 
 HOST = "127.0.0.1"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -122,14 +121,7 @@ class Metrics:
         try:
             server, thread = start_http_server(port, addr=HOST, registry=self._registry)
         except (OSError, OverflowError) as problem:
-            in_use = isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
-            raise RunError(
-                "PS-RUN-005",
-                "the metrics cannot be served",
-                expected="a free port from 0 to 65535",
-                got=f"{HOST}:{port} is in use" if in_use else f"{HOST}:{port}: {problem}",
-                hint="choose another port, or 0 for any free one",
-            ) from None
+            raise port_refused("the metrics", "a free port from 0 to 65535", HOST, port, problem) from None
         return MetricsServer(server, thread)
 
 

@@ -8,7 +8,6 @@ itself, as JSON. Nothing is loaded from elsewhere.
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import json
 import secrets
@@ -27,7 +26,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from penstock.errors import DataError, Error, RunError
+from penstock.errors import DataError, Error
+from penstock.observe.ports import port_refused
 from penstock.page.access import COOKIE, Guard
 from penstock.page.picture import Picture
 from penstock.page.pulse import Pulse
@@ -217,14 +217,8 @@ def _listening(host: str, port: int) -> socket.socket:
         made.listen(64)
     except (OSError, OverflowError) as problem:
         made.close()
-        in_use = isinstance(problem, OSError) and problem.errno == errno.EADDRINUSE
-        raise RunError(
-            "PS-RUN-005",
-            "the page cannot be served",
-            expected="an address of this machine and a free port from 0 to 65535",
-            got=f"{host}:{port} is in use" if in_use else f"{host}:{port}: {problem}",
-            hint="choose another port, or 0 for any free one",
-        ) from None
+        expected = "an address of this machine and a free port from 0 to 65535"
+        raise port_refused("the page", expected, host, port, problem) from None
     return made
 
 
