@@ -12,9 +12,9 @@ import click
 
 from penstock.cli.options import Job, PipelineOptions, pipeline_options
 from penstock.engines.duckdb.engine import DATABASE, compile_for_duckdb
-from penstock.errors import StateError, Unsupported
+from penstock.errors import Unsupported
 from penstock.plan.plan import Plan
-from penstock.runtime.access import Asker
+from penstock.runtime.access import Asker, no_state
 from penstock.runtime.lock import StateLock
 
 if TYPE_CHECKING:
@@ -65,10 +65,4 @@ def open_page(job: Job, plan: Plan, *, host: str = "127.0.0.1", port: int = 0, r
 
 def _check_state(folder: Path, typed: str) -> None:
     if StateLock.holder(folder) is None and not (folder / DATABASE).exists():
-        raise StateError(
-            "PS-STATE-007",
-            "there is no state here",
-            expected=f"{folder / DATABASE}",
-            got="nothing",
-            hint=f"penstock run {typed} --ui makes it and shows it; --state names another folder",
-        )
+        raise no_state(folder, f"penstock run {typed} --ui makes it and shows it")

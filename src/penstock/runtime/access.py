@@ -34,13 +34,7 @@ def ask_state(
     if StateLock.holder(folder) is not None:
         return ask(folder, request)
     if not (folder / DATABASE).exists():
-        raise StateError(
-            "PS-STATE-007",
-            "there is no state here",
-            expected=f"{folder / DATABASE}",
-            got="nothing",
-            hint=f"penstock run {typed or graph.name} makes it; --state names another folder",
-        )
+        raise no_state(folder, f"penstock run {typed or graph.name} makes it")
     lock = StateLock.take(folder)
     try:
         state = DuckState(plan or compile_for_duckdb(graph, in_memory=False), folder)
@@ -50,6 +44,17 @@ def ask_state(
             state.close()
     finally:
         lock.release()
+
+
+def no_state(folder: Path, hint: str) -> StateError:
+    """The error PS-STATE-007. hint: what makes a state."""
+    return StateError(
+        "PS-STATE-007",
+        "there is no state here",
+        expected=f"{folder / DATABASE}",
+        got="nothing",
+        hint=f"{hint}; --state names another folder",
+    )
 
 
 class Asker:
