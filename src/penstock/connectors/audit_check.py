@@ -166,8 +166,7 @@ def _check_hours(folder: Path, partition: int, lines: list[_Line], findings: lis
         if at not in ("", hour):
             _check_closed(folder, partition, end, findings)
         first = line.sequence if at != hour else end.first
-        size = 0
-        at, end = hour, replace(end, sequence=line.sequence, hash=line.hash, hour=hour, first=first, bytes=size)
+        at, end = hour, ChainHead(line.sequence, line.hash, hour, first=first)
 
 
 def _check_closed(folder: Path, partition: int, end: ChainHead, findings: list[Finding]) -> None:
@@ -193,7 +192,8 @@ def _lines(folder: Path, trail: Trail, partition: int, findings: list[Finding]) 
     """The lines of a partition in the order of its files; what cannot be one is found."""
     expected = 1
     for path in sorted(folder.glob(f"year=*/month=*/day=*/hour=*/{part_name(partition)}")):
-        for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+        *texts, torn = path.read_bytes().split(b"\n")
+        for number, text in enumerate(texts, 1):
             where = f"{path}:{number}"
             line = _line(trail, partition, text, path.parent.relative_to(folder).as_posix(), where)
             if isinstance(line, str):
@@ -202,7 +202,7 @@ def _lines(folder: Path, trail: Trail, partition: int, findings: list[Finding]) 
             else:
                 yield line
                 expected = line.sequence + 1
-        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+        if torn:
             findings.append(Finding("changed", partition, expected, str(path), "its last line is torn"))
 
 
