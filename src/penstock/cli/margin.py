@@ -17,7 +17,7 @@ from penstock.apps.margin.history import History, Replay
 from penstock.apps.margin.ladder_item import action_said
 from penstock.apps.margin.ladder_store import SqliteLadder
 from penstock.apps.margin.lambda_handler import limits_from
-from penstock.apps.margin.market import Market, Simulation
+from penstock.apps.margin.market import Market, Simulation, Topic
 from penstock.apps.margin.orders import Order
 from penstock.apps.margin.package import HANDLER
 from penstock.apps.margin.package import package_lambda as make_package
@@ -70,8 +70,7 @@ def simulate(
 ) -> None:
     """Send a simulated market to the topics fills, prices, betas and cash of the embedded log."""
     market = Market(accounts, symbols, ticks, fills, positions, seed, crash_at, crash)
-    folders = {topic: log_folder(topics.replace("{topic}", topic)) for topic in TOPICS}
-    prepare_topics(folders, partitions)
+    folders = _prepared(topics, partitions)
     counts = feed(lambda start: Simulation(market, start), folders, seconds=duration, speed=speed)
     _show_counts(counts, output)
 
@@ -105,10 +104,15 @@ def replay(
     """
     history = History.shipped(first.date(), last.date())
     market = Market(accounts, fills=fills, positions=positions, seed=seed)
-    folders = {topic: log_folder(topics.replace("{topic}", topic)) for topic in TOPICS}
-    prepare_topics(folders, partitions)
+    folders = _prepared(topics, partitions)
     seconds = len(history.days) / speed
     _show_counts(feed(lambda start: Replay(history, market, start, speed), folders, seconds=seconds), output)
+
+
+def _prepared(topics: str, partitions: int) -> dict[Topic, str]:
+    folders = {topic: log_folder(topics.replace("{topic}", topic)) for topic in TOPICS}
+    prepare_topics(folders, partitions)
+    return folders
 
 
 def _show_counts(counts: Mapping[str, int], output: Output) -> None:

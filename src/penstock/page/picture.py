@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from penstock.graph import Graph
 from penstock.plan.blocks import Field, Node
@@ -161,5 +161,5 @@ def _rows(items: list[Item]) -> list[Item]:
             free = row + 1
             if item.kind != "sink":
                 placed[item.name] = row
-            found.append(Item(**(vars(item) | {"row": row})))
+            found.append(replace(item, row=row))
     return found
