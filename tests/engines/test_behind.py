@@ -60,7 +60,7 @@ def outbox(session: Session, sink: str) -> list[dict[str, object]]:
 
 
 def unsettled(session: Session) -> int:
-    return len(session._state._behind._epochs)
+    return session._state._behind._epochs
 
 
 @contextmanager
@@ -195,6 +195,48 @@ def test_what_is_delivered_never_enters_the_outbox(tmp_path: Path) -> None:
         kept = {row["_epoch"] for row in outbox(session, "totals_out")}
         assert kept == {5}
         assert {row["_epoch"] for row in outbox(session, "big_out")} == {3}
+
+
+def test_rows_that_are_delivered_leave_memory(tmp_path: Path) -> None:
+    with opened(tmp_path) as session:
+        for number in range(6):
+            step(session, number)
+        waiting = session._state._behind._added
+        before = len(waiting["o_big_out"])
+        session._state.delivered("totals_out", 4)
+        assert [epoch for epoch, _ in waiting["o_totals_out"]] == [5]
+        assert len(waiting["o_big_out"]) == before > 0
+
+
+def test_a_group_is_settled_as_it_is_now(tmp_path: Path) -> None:
+    """It comes and moves, goes, is settled as gone, and comes again; another goes before it was ever settled."""
+    with opened(tmp_path) as session, opened(None, 0) as other:
+        for city, settled in [("a", False), ("b", True), ("c", False), ("a", True), ("b", False)]:
+            for one in (session, other):
+                one.insert("shops", [{"shop": 1, "city": city}])
+                one.commit()
+            if settled:
+                session._state.settle()
+                held = session._state._behind._groups["sizes"]
+                assert len(held.rows) == 1, "what has gone leaves memory"
+                assert not held.behind.any()
+                stored = session._state._database.execute("SELECT size FROM sizes").fetchall()
+                assert stored == [(10,)]
+        assert contents(session) == contents(other)
+
+
+def test_groups_touched_lately_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_GROUPS", 3)
+    with opened(None) as session:
+        for shop in range(8):
+            session.insert("sales", [{"shop": shop, "amount": 1}])
+            session.commit()
+        session.insert("sales", [{"shop": 0, "amount": 1}])
+        session.commit()
+        session._state.settle()
+        held = session._state._behind._groups["totals"]
+        assert not held.whole
+        assert held.rows.column(0).to_pylist() == [4, 5, 6, 7, 0], "the three touched last were kept when it was seven"
 
 
 def test_an_entry_holds_what_was_moved() -> None:

@@ -5,6 +5,9 @@ these and between two epochs:
 
 - A row in memory is its group's state as it is now.
 - A group that is not settled is in memory; a group that has gone is there too, with a count of zero, until it is.
+- Rows for an outbox are in memory until they are settled or delivered.
+- Settling writes each group as it is now, however many epochs have moved it. (What opens a state after a crash has the
+  entries alone, and writes the last of each: `redo.apply`.)
 - If `whole`, every group is in memory, so that one that is not is new. Else it is looked up in the table.
 
 What an epoch moves is staged, and becomes true when the epoch has been committed; a rollback forgets it.
@@ -12,12 +15,14 @@ What an epoch moves is staged, and becomes true when the epoch has been committe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from penstock.engines.duckdb import redo
 from penstock.engines.duckdb.prepared import Prepared, carried, distinct
@@ -29,11 +34,11 @@ from penstock.plan.blocks import FlatBlock, GroupedBlock, Node, StepBlock, Union
 from penstock.plan.plan import Plan
 from penstock.storage import failpoints
 
-# Groups of a block that are held; above twice as many they are forgotten at the next settling.
+# Groups of a block that are held; above twice as many, the next settling forgets those not touched lately.
 KEPT_GROUPS = 5_000
-# What may wait to be settled: so many epochs, or so many rows of all tables.
-SETTLE_EPOCHS = 256
-SETTLE_ROWS = 50_000
+# What may wait to be settled: so many epochs, or so many bytes that they moved. A start after a crash reads it all.
+SETTLE_EPOCHS = 1_024
+SETTLE_BYTES = 32 << 20
 
 
 def blocks_behind(plan: Plan) -> dict[str, GroupedBlock]:
@@ -72,24 +77,68 @@ def _content_read(plan: Plan, node: Node) -> bool:
 
 @dataclass
 class Groups:
-    """The groups of one block that are in memory. stored: their state table; types: of its columns."""
+    """The groups of one block that are in memory, those touched last at the end.
+
+    stored: their state table; types: of its columns. behind: of each row, whether the table does not have it yet;
+    there: whether the group is there, or has gone.
+    """
 
     block: GroupedBlock
     stored: str
     types: tuple[str, ...]
     rows: pa.Table
     whole: bool
+    behind: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
+    there: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, dtype=bool))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key.name for key in self.block.keys)
 
     def indexed(self) -> pa.Table:
         """The rows with their places."""
         return self.rows.append_column(grouped.INDEX, pa.array(np.arange(len(self.rows))))
 
-    def put(self, places: pa.ChunkedArray, rows: pa.Table) -> None:
-        """These rows instead of the ones at the places."""
+    def add(self, rows: pa.Table) -> None:
+        """Groups as their table has them."""
+        self._append(rows, np.zeros(len(rows), dtype=bool), np.ones(len(rows), dtype=bool))
+
+    def put(self, places: pa.ChunkedArray, rows: pa.Table, there: NDArray[np.bool_]) -> None:
+        """These rows, which are not settled, instead of the ones at the places."""
         stay = np.ones(len(self.rows), dtype=bool)
         stay[places.drop_null().to_numpy()] = False
-        left = self.rows if stay.all() else self.rows.take(pa.array(np.flatnonzero(stay)))
-        self.rows = _together(left, rows)
+        self._keep(stay)
+        self._append(rows, np.ones(len(rows), dtype=bool), there)
+
+    def unsettled(self) -> Moved | None:
+        """What the table does not have yet: each group once."""
+        if not self.behind.any():
+            return None
+        places = np.flatnonzero(self.behind)
+        there = pa.array(self.there[places])
+        return Moved(self.stored, self.rows.take(pa.array(places)).append_column(redo.STAYS, there), self.keys)
+
+    def settled(self) -> None:
+        """The table has all: what has gone leaves memory, and so does most where there is too much."""
+        self._keep(self.there)
+        self.behind[:] = False
+        if self.many:
+            self.whole = False
+            self._keep(np.arange(len(self.rows)) >= len(self.rows) - KEPT_GROUPS)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are more than are to be held."""
+        return len(self.rows) > 2 * KEPT_GROUPS
+
+    def _keep(self, stay: NDArray[np.bool_]) -> None:
+        if not stay.all():
+            self.rows = self.rows.take(pa.array(np.flatnonzero(stay)))
+            self.behind, self.there = self.behind[stay], self.there[stay]
+
+    def _append(self, rows: pa.Table, behind: NDArray[np.bool_], there: NDArray[np.bool_]) -> None:
+        self.rows = _together([self.rows, rows])
+        self.behind, self.there = np.concatenate([self.behind, behind]), np.concatenate([self.there, there])
 
 
 @dataclass
@@ -105,8 +154,9 @@ class Behind:
     def __post_init__(self) -> None:
         self.blocks = blocks_behind(self.plan)
         self._groups: dict[str, Groups] = {}
-        self._epochs: list[list[Moved]] = []
-        self._rows = 0
+        # What waits: epochs, what they moved in bytes, and what is to be added, by table.
+        self._epochs, self._bytes = 0, 0
+        self._added: dict[str, deque[tuple[int, pa.Table]]] = {}
         self._staged: list[Moved] = []
         self._puts: list[Callable[[], None]] = []
 
@@ -121,7 +171,7 @@ class Behind:
             missing = f"(SELECT * FROM {quote(result)} WHERE {grouped.INDEX} IS NULL)"
             found = self.statements.fetch(grouped.merge_state_sql(groups.block, missing, table(groups.stored)))
             if len(found):
-                groups.rows = _together(groups.rows, found)
+                groups.add(found)
                 touched = self._step(name, groups, text)
         if len(touched):
             self._stage(groups, touched)
@@ -139,18 +189,19 @@ class Behind:
         rows = self.statements.fetch(f"SELECT * FROM {table(state.name)} LIMIT {KEPT_GROUPS + 1}").combine_chunks()
         whole = len(rows) <= KEPT_GROUPS
         types = tuple(f.type for f in state.columns)
-        groups = Groups(self.blocks[name], state.name, types, rows if whole else rows.slice(0, 0), whole)
-        self._groups[name] = groups
+        groups = self._groups[name] = Groups(self.blocks[name], state.name, types, rows.slice(0, 0), whole)
+        if whole:
+            groups.add(rows)
         return groups
 
     def _stage(self, groups: Groups, touched: pa.Table) -> None:
         names = groups.rows.column_names
-        keys = tuple(k.name for k in groups.block.keys)
+        keys = groups.keys
         sources = [*keys, *(f"n{name}" for name in names[len(keys) :])]
         rows = touched.select(sources).rename_columns(names)
-        places = touched.column(grouped.INDEX)
-        self._puts.append(lambda: groups.put(places, rows))
-        self.stage(Moved(groups.stored, rows.append_column(redo.STAYS, touched.column(grouped.NEW)), keys))
+        places, there = touched.column(grouped.INDEX), touched.column(grouped.NEW)
+        self._puts.append(lambda: groups.put(places, rows, there.to_numpy()))
+        self.stage(Moved(groups.stored, rows.append_column(redo.STAYS, there), keys))
 
     def stage(self, moved: Moved) -> None:
         """Part of what the epoch writes."""
@@ -166,12 +217,15 @@ class Behind:
         if self.log is not None:
             self.log.append(epoch, after, redo.encoded(self._staged))
 
-    def committed(self) -> None:
+    def committed(self, epoch: int) -> None:
         """What was staged has been committed."""
         for put in self._puts:
             put()
-        self._epochs.append(self._staged)
-        self._rows += sum(len(part.rows) for part in self._staged)
+        for part in self._staged:
+            self._bytes += part.rows.nbytes
+            if part.keys is None:
+                self._added.setdefault(part.table, deque()).append((epoch, part.rows))
+        self._epochs += 1
         self._staged, self._puts = [], []
 
     def rolled_back(self) -> None:
@@ -183,23 +237,29 @@ class Behind:
     @property
     def pending(self) -> bool:
         """Whether tables are behind."""
-        return bool(self._epochs)
+        return self._epochs > 0
 
     @property
     def due(self) -> bool:
         """Whether so much has gathered that it is to be settled."""
-        full = any(len(groups.rows) > 2 * KEPT_GROUPS for groups in self._groups.values())
-        return len(self._epochs) >= SETTLE_EPOCHS or self._rows >= SETTLE_ROWS or full
+        many = any(groups.many for groups in self._groups.values())
+        return self._epochs >= SETTLE_EPOCHS or self._bytes >= SETTLE_BYTES or many
+
+    def forget_delivered(self, sink: str, upto: int) -> None:
+        """What a sink has is not settled any more, and leaves its outbox with the next settling."""
+        self.delivered[sink] = upto
+        waiting = self._added.get(f"o_{sink}", deque())
+        while waiting and waiting[0][0] <= upto:
+            waiting.popleft()
 
     def settle(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Bring the tables up to date; what sinks have does not go into their outbox."""
-        outboxes = {f"o_{sink}": epoch for sink, epoch in self.delivered.items()}
-        epochs = [[part for part in parts if not _delivered(part, outboxes)] for parts in self._epochs]
-        redo.settle(connection, epochs, outboxes)
-        self._epochs, self._rows, self.delivered = [], 0, {}
-        for name, groups in list(self._groups.items()):
-            if len(groups.rows) > 2 * KEPT_GROUPS:
-                self._groups[name] = replace(groups, rows=groups.rows.slice(0, 0), whole=False)
+        """Bring the tables up to date."""
+        moved = [part for groups in self._groups.values() if (part := groups.unsettled()) is not None]
+        moved += [Moved(name, _together(rows for _, rows in added)) for name, added in self._added.items() if added]
+        redo.settle(connection, [moved], {f"o_{sink}": epoch for sink, epoch in self.delivered.items()})
+        self._epochs, self._bytes, self._added, self.delivered = 0, 0, {}, {}
+        for groups in self._groups.values():
+            groups.settled()
         failpoints.hit(redo.AFTER_COMMIT)
         if self.log is not None:
             self.log.settled()
@@ -210,12 +270,9 @@ class Behind:
         self._groups = {}
 
 
-def _together(known: pa.Table, more: pa.Table) -> pa.Table:
-    if not more.schema.equals(known.schema):
-        more = more.cast(known.schema)
-    return pa.concat_tables([known, more]).combine_chunks()
-
-
-def _delivered(part: Moved, outboxes: dict[str, int]) -> bool:
-    upto = outboxes.get(part.table)
-    return upto is not None and part.rows.column("_epoch")[0].as_py() <= upto
+def _together(tables: Iterable[pa.Table]) -> pa.Table:
+    """All rows in one piece, in the types of the first table: what is in hundreds, DuckDB reads slowly."""
+    first, *others = tables
+    return pa.concat_tables(
+        [first, *(t if t.schema.equals(first.schema) else t.cast(first.schema) for t in others)]
+    ).combine_chunks()

@@ -223,7 +223,7 @@ class DuckState:
     def delivered(self, sink: str, epoch: int) -> None:
         """The outbox up to `epoch` is dropped with the next large epoch or settling."""
         with self._lock:
-            self._behind.delivered[sink] = epoch
+            self._behind.forget_delivered(sink, epoch)
 
     def record_refused(self, sink: str, rows: pa.Table, reason: str) -> None:
         """Keep rows that a sink will never take as dead letters of `sink:NAME`; twice is once."""

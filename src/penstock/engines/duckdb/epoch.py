@@ -126,7 +126,7 @@ def _attempt(
             behind.rolled_back()
         raise
     if behind is not None:
-        behind.committed()
+        behind.committed(given.epoch)
     failpoints.hit(AFTER_COMMIT)
     for name in run.scope.given:
         statements.take(name)

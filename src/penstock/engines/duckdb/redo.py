@@ -94,31 +94,31 @@ def apply(connection: duckdb.DuckDBPyConnection, epochs: Sequence[Sequence[Moved
         for part in parts:
             by_table.setdefault(part.table, []).append(part)
     for name, parts in by_table.items():
-        rows = pa.concat_tables([p.rows.cast(parts[0].rows.schema) for p in parts])
-        _apply(connection, name, rows, parts[0].keys)
+        rows = pa.concat_tables([p.rows.cast(parts[0].rows.schema) for p in parts]).combine_chunks()
+        connection.register(_ROWS, rows.append_column(_PLACE, pa.array(np.arange(len(rows)))))
+        _apply(connection, name, parts[0].keys, once=len(parts) == 1)
+        connection.unregister(_ROWS)
     connection.execute("DELETE FROM _ps.redo")
 
 
-def _apply(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table, keys: tuple[str, ...] | None) -> None:
+def _apply(connection: duckdb.DuckDBPyConnection, name: str, keys: tuple[str, ...] | None, *, once: bool) -> None:
+    """once: each row is there once, as in what one epoch moved."""
     stored = f"_ps.{quote(name)}"
     types = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {stored}").fetchall()}
     typed = ", ".join(f"CAST({quote(c)} AS {kind}) AS {quote(c)}" for c, kind in types.items())
     columns = column_list(list(types))
-    connection.register(_ROWS, rows.append_column(_PLACE, pa.array(np.arange(len(rows)))))
     if keys is None:
         connection.execute(f"INSERT INTO {stored} ({columns}) SELECT {typed} FROM {_ROWS} ORDER BY {_PLACE}")
-    else:
+        return
+    moved = f"SELECT {typed}, {STAYS}, {_PLACE} FROM {_ROWS}"
+    if not once:
         over = f"PARTITION BY {column_list(list(keys))} " if keys else ""
-        last = (
-            f"SELECT {columns}, {STAYS} FROM (SELECT {typed}, {STAYS}, {_PLACE} FROM {_ROWS}) "
-            f"QUALIFY row_number() OVER ({over}ORDER BY {_PLACE} DESC) = 1"
-        )
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE _ps_redo_last AS {last}")
-        match = " AND ".join(f"s.{quote(k)} IS NOT DISTINCT FROM t.{quote(k)}" for k in keys) or "TRUE"
-        connection.execute(f"DELETE FROM {stored} AS s USING _ps_redo_last AS t WHERE {match}")
-        connection.execute(f"INSERT INTO {stored} ({columns}) SELECT {columns} FROM _ps_redo_last WHERE {STAYS}")
-        connection.execute("DROP TABLE _ps_redo_last")
-    connection.unregister(_ROWS)
+        moved = f"FROM ({moved}) QUALIFY row_number() OVER ({over}ORDER BY {_PLACE} DESC) = 1"
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE _ps_redo_last AS {moved}")
+    match = " AND ".join(f"s.{quote(k)} IS NOT DISTINCT FROM t.{quote(k)}" for k in keys) or "TRUE"
+    connection.execute(f"DELETE FROM {stored} AS s USING _ps_redo_last AS t WHERE {match}")
+    connection.execute(f"INSERT INTO {stored} ({columns}) SELECT {columns} FROM _ps_redo_last WHERE {STAYS}")
+    connection.execute("DROP TABLE _ps_redo_last")
 
 
 def settle(
