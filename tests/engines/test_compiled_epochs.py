@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.connectors.base import RawBatch
+from penstock.engines.base import LetterQuery
 from penstock.engines.duckdb import ingest
 from penstock.engines.duckdb.broken import Aside, Letter
 from penstock.engines.duckdb.engine import DuckState
@@ -85,7 +86,7 @@ def run(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch, max_rows: in
     bench.topic.append(made[200:], partition=1)
     with bench.open(RunOptions(until=Until.DRAINED, max_rows=max_rows)) as runner:
         runner.run()
-        found = runner.state.dead_letters("visits")
+        found = runner.state.dead_letters(LetterQuery(source="visits"))
     letters = sorted((x.partition, x.offset, x.rule, x.field, x.got, x.value) for x in found)
     counts = vars(runner.progress.sources["visits"].counts)
     pages = bench.folded(runner, "pages_out", "page", "n")
@@ -159,7 +160,7 @@ def run_clicks(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch, max_r
         bench.topic.append(made[100:], partition=1)
         with bench.open(RunOptions(until=Until.DRAINED, max_rows=max_rows)) as runner:
             runner.run()
-            found = runner.state.dead_letters("clicks")
+            found = runner.state.dead_letters(LetterQuery(source="clicks"))
             letters = sorted((x.partition, x.offset, x.rule, x.field, x.got, x.value) for x in found)
             outcomes.append((letters, dict(vars(runner.progress.sources["clicks"].counts)), dict(runner.progress.late)))
             outcomes.append((bench.folded(runner, "pages_out", "page", "n"),))
@@ -260,7 +261,7 @@ def run_few_broken(folder: Path, switch: str, monkeypatch: pytest.MonkeyPatch) -
     bench.topic.append(made[100:], keys[100:], partition=1)
     with bench.open(RunOptions(until=Until.DRAINED, max_rows=1000)) as runner:
         runner.run()
-        found = runner.state.dead_letters("clicks")
+        found = runner.state.dead_letters(LetterQuery(source="clicks"))
         letters = [(x.rule, x.key, x.partition, x.offset, x.field, x.got, x.reason, x.value) for x in found]
         counts = dict(vars(runner.progress.sources["clicks"].counts))
         return letters, counts, bench.folded(runner, "pages_out", "page", "n")

@@ -17,7 +17,7 @@ import pytest
 from penstock.connectors.base import Guarantee, RowsRefused, Sink, SinkContext
 from penstock.connectors.log import LogTopic, LogWriter
 from penstock.connectors.memory import MemorySource, MemoryStore, MemoryTopic, MemoryVersions
-from penstock.engines.base import EpochResult
+from penstock.engines.base import EpochResult, LetterQuery
 from penstock.errors import DeclarationError, RunError, StateError
 from penstock.formats.rows import rows_to_batch
 from penstock.pipeline import Pipeline
@@ -189,7 +189,7 @@ def test_r3_a_record_is_judged_by_the_reference_of_its_time_and_again_on_replay(
     assert bench.folded(runner, "counts", "kind", "n") == {"view": 1}
     for _ in range(3):
         with bench.open(RunOptions(until=Until.DRAINED)) as runner:
-            runner.state.request_replay([x.id for x in runner.state.dead_letters()])
+            runner.state.request_replay(LetterQuery())
             runner.run()
         assert bench.folded(runner, "counts", "kind", "n") == {"view": 1, "swipe": 1}
     counts = runner.progress.sources["clicks"].counts

@@ -14,6 +14,7 @@ from penstock.cli.options import PipelineOptions, pipeline_options
 from penstock.cli.tables import show_table
 from penstock.errors import DataError
 from penstock.runtime.access import ask_state
+from penstock.runtime.answers import MAX_ROWS
 from penstock.runtime.lock import StateLock
 from penstock.runtime.masking import masked_letter
 
@@ -28,20 +29,33 @@ def dlq() -> None:
 @dlq.command("ls")
 @click.option("--source", metavar="NAME", help="Only those of this source.")
 @click.option("--status", type=click.Choice(["dead", "replayed", "dropped", "kept", "reread"]), help="Only those.")
+@click.option("--rule", metavar="RULE", help="Only those that broke this rule.")
+@click.option("--limit", type=click.IntRange(1, MAX_ROWS), default=100, show_default=True, help="At most so many.")
+@click.option("--offset", type=click.IntRange(0), default=0, show_default=True, help="After so many.")
 @click.option("--reveal", is_flag=True, help="Show personal data in the clear.")
 @pipeline_options
-def list_(options: PipelineOptions, source: str | None, status: str | None, reveal: bool) -> None:
-    """List the dead letters of PIPELINE."""
+def list_(
+    options: PipelineOptions,
+    source: str | None,
+    status: str | None,
+    rule: str | None,
+    limit: int,
+    offset: int,
+    reveal: bool,
+) -> None:
+    """List the dead letters of PIPELINE, oldest first."""
     job = options.load()
-    reply = ask_state(
-        job.graph, job.target.state, {"do": "dlq.ls", "source": source, "status": status}, typed=options.pipeline
-    )
+    request = {"do": "dlq.ls", "source": source, "status": status, "rule": rule, "limit": limit, "offset": offset}
+    reply = ask_state(job.graph, job.target.state, request, typed=options.pipeline)
     letters = [masked_letter(job.graph, x, reveal=reveal) for x in cast(list[dict[str, Any]], reply["letters"])]
     if options.output == "json":
         for letter in letters:
             click.echo(json.dumps(letter))
-        return
-    show_table(COLUMNS, [[letter[c] for c in COLUMNS] for letter in letters])
+    else:
+        show_table(COLUMNS, [[letter[c] for c in COLUMNS] for letter in letters])
+    total = cast(int, reply["total"])
+    if len(letters) < total:
+        click.echo(f"{len(letters):,} of {total:,} dead letters; more with --limit and --offset", err=True)
 
 
 @dlq.command("show")

@@ -141,6 +141,17 @@ class EpochResult:
 
 
 @dataclass(frozen=True)
+class LetterQuery:
+    """Which dead letters are meant: those that everything given allows. beginning: of the id."""
+
+    source: str | None = None
+    status: str | None = None
+    rule: str | None = None
+    ids: tuple[str, ...] | None = None
+    beginning: str | None = None
+
+
+@dataclass(frozen=True)
 class DeadLetter:
     """A record that broke the contract, as it came.
 

@@ -164,13 +164,18 @@ class Page:
 
     def _letters(self, request: Request) -> Response:
         asked = request.query_params
-        reply = self._ask(
-            {"do": "dlq.ls", "source": asked.get("source") or None, "status": asked.get("status") or None}
-        )
-        letters: Any = reply["letters"]
         offset = max(0, _integer(asked.get("offset", "0")))
-        shown = [self._masked(x) for x in letters[offset : offset + MAX_ROWS]]
-        return JSONResponse({"total": len(letters), "offset": offset, "letters": shown})
+        reply: Any = self._ask(
+            {
+                "do": "dlq.ls",
+                "source": asked.get("source") or None,
+                "status": asked.get("status") or None,
+                "offset": offset,
+                "limit": MAX_ROWS,
+            }
+        )
+        letters = [self._masked(x) for x in reply["letters"]]
+        return JSONResponse({"total": reply["total"], "offset": offset, "letters": letters})
 
     def _letter(self, request: Request) -> Response:
         reply: Any = self._ask({"do": "dlq.show", "id": request.path_params["id"]})

@@ -14,7 +14,7 @@ from decimal import Decimal
 
 import pyarrow as pa
 
-from penstock.engines.base import DeadLetter
+from penstock.engines.base import DeadLetter, LetterQuery
 from penstock.engines.duckdb.engine import DuckState
 from penstock.errors import DataError, Error, RunError
 from penstock.plan.blocks import Node
@@ -38,15 +38,13 @@ def answer(state: DuckState, request: Mapping[str, object]) -> Answer:
         case "sql":
             return rows_of(asked(state.plan, state.query, str(request["query"])))
         case "dlq.ls":
-            return {
-                "letters": [letter(x) for x in state.dead_letters(_text(request, "source"), _text(request, "status"))]
-            }
+            return _letters(state, request)
         case "dlq.show":
             return {"letter": letter(_one(state, str(request["id"])))}
         case "dlq.replay":
             return {"requested": state.request_replay(_replayable(state, request))}
         case "dlq.drop":
-            return {"dropped": state.drop_letters(_ids(state, request))}
+            return {"dropped": state.drop_letters(_meant(state, request))}
         case "late.ls":
             return rows_of(_late(state, request))
         case "late.apply":
@@ -81,7 +79,7 @@ def status(state: DuckState) -> Answer:
         "sources": sources,
         "views": _views(state),
         "computed_again": _computed_again(state),
-        "open_dead_letters": len(state.dead_letters(status="dead")),
+        "open_dead_letters": state.count_dead_letters(LetterQuery(status="dead")),
     }
 
 
@@ -225,8 +223,25 @@ def _text(request: Mapping[str, object], name: str) -> str | None:
     return str(value) if value is not None else None
 
 
+def _letters(state: DuckState, request: Mapping[str, object]) -> Answer:
+    """A page of dead letters, and how many there are in all."""
+    which = LetterQuery(source=_text(request, "source"), status=_text(request, "status"), rule=_text(request, "rule"))
+    offset, limit = _count(request, "offset", 0), _count(request, "limit", MAX_ROWS)
+    found = state.dead_letters(which, offset=offset, limit=min(limit, MAX_ROWS))
+    return {"letters": [letter(x) for x in found], "total": state.count_dead_letters(which)}
+
+
+def _count(request: Mapping[str, object], name: str, default: int) -> int:
+    value = request.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or value < 0:
+        raise DataError("PS-DATA-002", f"{name} is a number of rows", expected="0 or more", got=str(value))
+    return value
+
+
 def _one(state: DuckState, prefix: str) -> DeadLetter:
-    found = [x for x in state.dead_letters() if x.id.startswith(prefix)]
+    found = state.dead_letters(LetterQuery(beginning=prefix), limit=2)
     if len(found) != 1:
         raise DataError(
             "PS-DATA-002",
@@ -237,20 +252,20 @@ def _one(state: DuckState, prefix: str) -> DeadLetter:
     return found[0]
 
 
-def _ids(state: DuckState, request: Mapping[str, object]) -> list[str]:
+def _meant(state: DuckState, request: Mapping[str, object]) -> LetterQuery:
+    """Letters that are named, else all that are dead, of a source and rule."""
     given = request.get("ids")
     if isinstance(given, list) and given:
-        return [_one(state, str(x)).id for x in given]
-    source, rule = _text(request, "source"), _text(request, "rule")
-    return [x.id for x in state.dead_letters(source, "dead") if rule is None or x.rule == rule]
+        return LetterQuery(ids=tuple(_one(state, str(x)).id for x in given))
+    return LetterQuery(source=_text(request, "source"), status="dead", rule=_text(request, "rule"))
 
 
-def _replayable(state: DuckState, request: Mapping[str, object]) -> list[str]:
+def _replayable(state: DuckState, request: Mapping[str, object]) -> LetterQuery:
     """Letters that are named must be ones that can be judged again; of all, those that can be are taken."""
-    wanted = _ids(state, request)
-    if not request.get("ids"):
+    wanted = _meant(state, request)
+    if wanted.ids is None:
         return wanted
-    for found in (x for x in state.dead_letters() if x.id in set(wanted)):
+    for found in state.dead_letters(wanted):
         reason = _SETTLED.get(found.status) if not found.source.startswith("sink:") else "refused by a sink"
         if reason is not None:
             raise DataError(

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from penstock.connectors.base import Batch, RawBatch, Source
-from penstock.engines.base import EpochInput, SourceInput
+from penstock.engines.base import EpochInput, LetterQuery, SourceInput
 from penstock.engines.duckdb.change import Found, apply, inspect
 from penstock.engines.duckdb.engine import DATABASE, DuckState
 from penstock.engines.duckdb.outbox import fetch
@@ -310,7 +310,7 @@ class _Reading:
             name = feed.declared.name
             counts = self._state.progress.sources[name].counts
             if counts.dead:
-                example = self._state.dead_letters(name)[0]
+                example = self._state.dead_letters(LetterQuery(source=name), limit=1)[0]
                 raise StateError(
                     "PS-STATE-004",
                     f"{counts.dead} records of {name} that were accepted break its contract as it is now",

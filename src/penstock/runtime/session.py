@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from penstock.connectors.base import Batch, Url
 from penstock.connectors.registry import open_versions
-from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
+from penstock.engines.base import EpochInput, EpochResult, LetterQuery, Progress, SourceInput
 from penstock.engines.duckdb.change import apply, inspect
 from penstock.engines.duckdb.engine import DATABASE, DuckState, compile_for_duckdb
 from penstock.errors import DataError, Unsupported
@@ -162,7 +162,7 @@ class Session:
 
     def dead_letters(self, source: str | None = None) -> pa.Table:
         """The records that broke their contract: id, source, partition, offset, rule, field, got, reason, value."""
-        letters = self._state.dead_letters(source)
+        letters = self._state.dead_letters(LetterQuery(source=source))
         names = ("id", "source", "partition", "offset", "epoch", "rule", "field", "got", "reason", "value", "status")
         return pa.table({name: pa.array([getattr(x, name) for x in letters], _LETTER_TYPES[name]) for name in names})
 
@@ -173,8 +173,7 @@ class Session:
 
     def replay(self, ids: Sequence[str] | None = None) -> int:
         """Judge dead letters again (all by default), in an epoch of its own; how many were asked for."""
-        wanted = list(ids) if ids is not None else [x.id for x in self._state.dead_letters(status="dead")]
-        asked = self._state.request_replay(wanted)
+        asked = self._state.request_replay(LetterQuery(ids=tuple(ids) if ids is not None else None))
         self._corrections()
         return asked
 

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from penstock.engines.base import Progress
-from penstock.engines.duckdb import letters, redo, state
+from penstock.engines.duckdb import late_rows, letters, redo, state
 from penstock.engines.duckdb.connection import connect, first_row
 from penstock.engines.duckdb.outbox import fetch
 from penstock.engines.duckdb.recovery import unsettled
@@ -96,7 +96,7 @@ def build(plan: Plan, handed: Handed, new: Path) -> Carried:
         try:
             connection.execute("BEGIN")
             state.create(connection, plan)
-            letters.create_late_tables(connection, plan)
+            late_rows.create_late_tables(connection, plan)
             carried = _carry(connection, plan, handed)
             connection.execute("COMMIT")
         except (duckdb.IOException, duckdb.TransactionException) as problem:

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from penstock.engines.base import Progress
-from penstock.engines.duckdb import letters, state
+from penstock.engines.duckdb import late_rows, state
 from penstock.engines.duckdb.blocks import run_named_block
 from penstock.engines.duckdb.connection import first_row, thread_count
 from penstock.engines.duckdb.outbox import changes_sql
@@ -270,7 +270,7 @@ class _Applying:
         for sink in self.change.sinks_new:
             state.create_outbox(connection, self.plan, sink)
         state.create_views(connection, self.plan)
-        letters.create_late_tables(connection, self.plan)
+        late_rows.create_late_tables(connection, self.plan)
 
     def _conform(self, source: str) -> None:
         """Give what is kept of a source the columns of its contract."""
@@ -360,7 +360,7 @@ class _Applying:
                     f"INSERT INTO {kept} ({columns}) SELECT {columns} FROM {_SIDE}.{kept} AS s WHERE NOT EXISTS "
                     f"(SELECT 1 FROM {kept} AS k WHERE k._ps_p = s._ps_p AND k._ps_o = s._ps_o)"
                 )
-        self.progress.late = letters.late_counts(self.connection)
+        self.progress.late = late_rows.late_counts(self.connection)
 
     def _forget(self) -> None:
         """Windows that a view had forgotten stay as they were told: the view that is built forgets them too."""

@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from penstock.contract.schema import Verdict
-from penstock.engines.base import DeadLetter, EpochInput, EpochResult, Progress
-from penstock.engines.duckdb import carry, letters, state
+from penstock.engines.base import DeadLetter, EpochInput, EpochResult, LetterQuery, Progress
+from penstock.engines.duckdb import carry, late_rows, letters, replay, state
 from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.binder import DuckBinder, refuse_taken
 from penstock.engines.duckdb.broken import Letter
@@ -48,6 +48,7 @@ DATABASE = "state.duckdb"
 # Rows of an epoch from which a second thread pays, and plans for the rows that are there.
 SMALL_EPOCH = 30_000
 JOURNAL_ROWS = 200_000
+_ALL_LETTERS = LetterQuery()
 
 
 def compile_for_duckdb(graph: Graph, *, in_memory: bool) -> Plan:
@@ -116,7 +117,7 @@ class DuckState:
             if not state.exists(connection):
                 connection.execute("BEGIN")
                 state.create(connection, self.plan)
-                letters.create_late_tables(connection, self.plan)
+                late_rows.create_late_tables(connection, self.plan)
                 connection.execute("COMMIT")
             state_id = state.check(connection, self.plan)
             self.progress: Progress = state.load_progress(connection, self.plan, state_id)
@@ -285,10 +286,17 @@ class DuckState:
         """A connection of its own to the same database, for another thread, which is to `settle` before it reads."""
         return self._database.cursor()
 
-    def dead_letters(self, source: str | None = None, status: str | None = None) -> list[DeadLetter]:
-        """Records that broke their contract."""
+    def dead_letters(
+        self, which: LetterQuery = _ALL_LETTERS, *, offset: int = 0, limit: int | None = None
+    ) -> list[DeadLetter]:
+        """Records that broke their contract, oldest epoch first; limit: None for all from `offset` on."""
         carry.settle(self._connection, self.progress)
-        return letters.dead_letters(self._connection, source=source, status=status)
+        return letters.dead_letters(self._connection, which, offset=offset, limit=limit)
+
+    def count_dead_letters(self, which: LetterQuery = _ALL_LETTERS) -> int:
+        """How many there are."""
+        carry.settle(self._connection, self.progress)
+        return letters.count(self._connection, which)
 
     def late_rows(self, source: str) -> pa.Table:
         """The ledger of late rows of a stream, each with its columns."""
@@ -308,14 +316,15 @@ class DuckState:
 
     # -- corrections ---------------------------------------------------------------------------------------------------
 
-    def request_replay(self, ids: Sequence[str]) -> int:
-        """Ask for dead letters to be judged again; how many requests were written."""
-        found = [x for x in self.dead_letters(status="dead") if x.id in set(ids)]
-        positions = [(x.source, x.partition, x.offset) for x in found]
-        return self._request("dead", positions)
+    def request_replay(self, which: LetterQuery) -> int:
+        """Ask for those that are dead to be judged again; how many requests were written."""
+        carry.settle(self._connection, self.progress)
+        written = replay.request_letters(self._connection, which)
+        self._count_requests()
+        return written
 
     def _request(self, kind: str, positions: Sequence[tuple[str, int, int]]) -> int:
-        written = letters.request_replay(self._connection, kind, positions)
+        written = replay.request_positions(self._connection, kind, positions)
         self._count_requests()
         return written
 
@@ -331,7 +340,7 @@ class DuckState:
                 continue
             horizon = round(declared.correction_horizon.total_seconds() * 1_000_000)
             gone = set(
-                letters.beyond_horizon(self._connection, source, self.progress.sources[source].watermark_us, horizon)
+                late_rows.beyond_horizon(self._connection, source, self.progress.sources[source].watermark_us, horizon)
             )
             beyond = [p for p in positions if p[0] == source and (p[1], p[2]) in gone]
             if beyond:
@@ -359,9 +368,9 @@ class DuckState:
         row = first_row(self._connection.execute('SELECT coalesce(max("offset"), -1) + 1 FROM _ps.replay'))
         self._requests = int(row[0]) if row else 0
 
-    def drop_letters(self, ids: Sequence[str]) -> int:
-        """Mark dead letters as dropped."""
-        return letters.drop(self._connection, ids)
+    def drop_letters(self, which: LetterQuery) -> int:
+        """Mark those that are dead as dropped."""
+        return letters.drop(self._connection, which)
 
     # -- keeping house -------------------------------------------------------------------------------------------------
 

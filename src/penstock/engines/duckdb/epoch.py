@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from penstock.engines.base import EpochInput, EpochResult, Progress, SourceInput
-from penstock.engines.duckdb import letters
+from penstock.engines.duckdb import late_rows, letters, replay
 from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.blocks import add_terms, run_block, run_named_block, start_joins
 from penstock.engines.duckdb.ingest import GUARDED_EPOCHS, MalformedRecords
@@ -164,7 +164,7 @@ class _Run:
         self.statements = statements
         self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
         before = {name: s.watermark_us for name, s in progress.sources.items()}
-        self.replay = letters.read_replay(statements.reader, progress.replay_offset, given.replay_to)
+        self.replay = replay.read_replay(statements.reader, progress.replay_offset, given.replay_to)
         self.correction = not self.replay.empty
         contents = {n.name: content_name(n.relation) for n in plan.nodes}
         self.scope = EpochScope(
@@ -221,7 +221,7 @@ class _Run:
             if self.correction and rows:
                 self.replay.move_counts(name, progress.counts, rows - len(outcome.letters))
         if self.correction:
-            letters.mark_replayed(self.statements.connection, self.replay, failed)
+            replay.mark_replayed(self.statements.connection, self.replay, failed)
             self.progress.replay_offset = self.replay.upto
         elif self.given.replay_to is None or self.given.replay_to > self.progress.replay_offset:
             self.progress.replay_offset = max(self.replay.upto, self.progress.replay_offset)
@@ -242,8 +242,8 @@ class _Run:
         """Every block after its inputs."""
         presets: dict[str, Delta] = {}
         if self.replay.late:
-            presets = letters.apply_late(self.scope, self.replay)
-            self.progress.late = letters.late_counts(self.statements.connection)
+            presets = late_rows.apply_late(self.scope, self.replay)
+            self.progress.late = late_rows.late_counts(self.statements.connection)
         for node in self.plan.nodes:
             if isinstance(node.block, SourceBlock):
                 continue
@@ -256,7 +256,7 @@ class _Run:
             if node.name in self.scope.deltas:
                 self.touched[node.name] = time.perf_counter() - started
                 start_joins(self.scope, node.name)
-        self.late = letters.record_late(self.scope)
+        self.late = late_rows.record_late(self.scope)
         for view, count in self.late.items():
             self.progress.late[view] = self.progress.late.get(view, 0) + count
 
