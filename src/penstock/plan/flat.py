@@ -14,15 +14,21 @@ The step of X at a place, with L all that stands to the left of it and o the row
 
 Each step is linear in L, so that steps at several places are taken one in the other.
 
+Where dX gives as many rows as it takes, for each value of the columns that `on` reads of it, no row of L has its first
+match or its last one: o is empty, and what is weighted by it falls away (`turning_columns`). Updates of a keyed
+relation that is joined by its key are so.
+
 Reference version: the FROM clause over the contents, as one batch (`content_sql`).
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 
-from penstock.plan.blocks import HIDDEN, FlatBlock, Input, quote
+from penstock.plan.blocks import HIDDEN, Field, FlatBlock, Input, quote
 from penstock.plan.late import late_condition
 
 
@@ -54,18 +60,20 @@ def delta_sql(
     contents: dict[str, str],
     *,
     late: bool,
+    unturned: frozenset[int] = frozenset(),
 ) -> list[str]:
     """The terms of the block's delta when relation `changed` moves by `delta` (an SQL table or subquery).
 
-    weighted: whether the delta has `_ps_w` (an append-only one has not). late: whether rows can be late now. The terms
-    have `_ps_w` unless the block is append-only.
+    weighted: whether the delta has `_ps_w` (an append-only one has not). late: whether rows can be late now. unturned:
+    places at which the delta gives no row its first match and takes none its last one. The terms have `_ps_w` unless
+    the block is append-only.
     """
     occurrences = [n for n, i in enumerate(block.from_) if i.relation == changed]
     terms = []
     for size in range(1, len(occurrences) + 1):
         for chosen in combinations(occurrences, size):
             steps = [
-                _steps(i, delta, weighted, contents[i.relation])
+                _steps(i, delta, weighted, contents[i.relation], turns=n not in unturned)
                 if n in chosen
                 else [_Place(i, f"{contents[i.relation]} AS {quote(i.alias)}")]
                 for n, i in enumerate(block.from_)
@@ -74,7 +82,36 @@ def delta_sql(
     return terms
 
 
-def _steps(source: Input, delta: str, weighted: bool, content: str) -> list[_Place]:
+def turning_columns(block: FlatBlock, changed: str, fields: Sequence[Field]) -> dict[int, tuple[str, ...]]:
+    """The columns of relation `changed` (its fields) that `on` reads, at each place that may have no row of it.
+
+    A place is left out where that is not known, or where equal values of such a column are not always the same (-0.0).
+    """
+    found = {}
+    for n, source in enumerate(block.from_):
+        if source.relation != changed or source.certain or source.on is None:
+            continue
+        named = source.on.lower()
+        read = [field for field in fields if field.name.lower() in named]
+        if _by_columns(source) and all(_EXACT.match(field.type) for field in read):
+            found[n] = tuple(field.name for field in read)
+    return found
+
+
+# Types of which equal values are the same in every expression.
+_EXACT = re.compile(
+    r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DECIMAL\(\d+, ?\d+\)|VARCHAR|DATE|TIMESTAMP|UUID)$"
+)
+
+
+def _by_columns(source: Input) -> bool:
+    """Whether `on` reads the place column by column: neither all of them, nor a row as one value."""
+    assert source.on is not None
+    rest = source.on.replace(f"{quote(source.alias)}.", "")
+    return "*" not in rest and re.search(rf"\b{re.escape(source.alias)}\b", rest, re.IGNORECASE) is None
+
+
+def _steps(source: Input, delta: str, weighted: bool, content: str, *, turns: bool) -> list[_Place]:
     """The terms of one place whose relation moves."""
     alias = quote(source.alias)
     weight = f'{alias}."_ps_w"' if weighted else "1"
@@ -83,6 +120,8 @@ def _steps(source: Input, delta: str, weighted: bool, content: str) -> list[_Pla
     )
     if source.certain:
         return [moved]
+    if not turns:
+        return [moved] if source.join == "left" else []
     now = f"(SELECT count(*) FROM {content} AS {alias} WHERE {source.on})"
     step = f"(SELECT coalesce(sum({weight}), 0) FROM {delta} AS {alias} WHERE {source.on})"
     was = f"({now} - {step})"

@@ -146,11 +146,18 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
     )
     delta = scope.deltas[moving]
     name = block.relation.name
-    for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late):
+    unturned = _unturned(scope, block, moving)
+    for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late, unturned=unturned):
         if name in scope.started:
             scope.started[name] += scope.statements.add(delta_name(block.relation), sql)
         else:
             scope.started[name] = scope.statements.store(delta_name(block.relation), sql)
+
+
+def _unturned(scope: EpochScope, block: FlatBlock, moving: str) -> frozenset[int]:
+    """The places at which the delta of `moving` gives no row its first match and takes none its last one."""
+    places = flat.turning_columns(block, moving, scope.plan.node(moving).relation.fields)
+    return frozenset(place for place, columns in places.items() if scope.balanced(moving, columns))
 
 
 def _run_union(scope: EpochScope, node: Node, block: UnionBlock) -> None:

@@ -18,7 +18,7 @@ from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.statements import Statements
 from penstock.formats.decode import Decoder
 from penstock.plan import multiset
-from penstock.plan.blocks import Field, Relation
+from penstock.plan.blocks import Field, Relation, column_list
 from penstock.plan.plan import Plan
 from penstock.plan.storage import HIDDEN_FIELDS
 from penstock.plan.switching import Unit
@@ -74,6 +74,7 @@ class EpochScope:
     spent: dict[str, float] = field(default_factory=dict)
     behind: Behind | None = None
     changes: dict[str, pa.Table] = field(default_factory=dict)
+    _balanced: dict[tuple[str, tuple[str, ...]], bool] = field(default_factory=dict)
 
     def spend(self, block: str, started: float) -> None:
         """A block has run since `started` (as `time.perf_counter` counts)."""
@@ -92,6 +93,18 @@ class EpochScope:
     def temporary(self, name: str, sql: str) -> int:
         """Make (or replace) a temporary relation; the number of its rows."""
         return self.statements.store(name, sql)
+
+    def balanced(self, name: str, columns: tuple[str, ...]) -> bool:
+        """Whether the delta of `name` gives as many rows as it takes, for each value of the columns."""
+        delta = self.deltas[name]
+        if not delta.weighted:
+            return False
+        known = self._balanced.get((name, columns))
+        if known is None:
+            groups = f" GROUP BY {column_list(columns)}" if columns else ""
+            sql = f'SELECT 1 FROM {delta.sql}{groups} HAVING sum("_ps_w") <> 0 LIMIT 1'
+            known = self._balanced[name, columns] = not len(self.statements.fetch(sql))
+        return known
 
     def text(self, key: tuple[str, ...], make: Callable[[], str]) -> str:
         """An SQL text that depends on its key alone; making it anew would take longer than a small statement."""
