@@ -19,6 +19,7 @@ from penstock.bench.profile import profile_table
 from penstock.cli.ads_report import fail_unless_right, new_report, publish, watched
 from penstock.cli.bench_backlog import show_backlog
 from penstock.cli.bench_compare import compare
+from penstock.cli.bench_margin import margin
 from penstock.cli.bench_peers import peers
 from penstock.cli.bench_pipeline import BenchGroup, pipeline
 from penstock.cli.bench_views import views
@@ -30,7 +31,7 @@ BACKLOG_RATE = 50_000.0
 PIPELINES = {"changes": "ads", "final": "penstock.apps.ads.pipeline:pipeline_final"}
 
 
-@click.group(cls=BenchGroup, commands=[peers, pipeline, compare, views])
+@click.group(cls=BenchGroup, commands=[peers, pipeline, compare, views, margin])
 def bench() -> None:
     """Measure an application, or a pipeline of your own (bench PIPELINE)."""
 

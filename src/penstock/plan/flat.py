@@ -93,15 +93,19 @@ def turning_columns(block: FlatBlock, changed: str, fields: Sequence[Field]) -> 
             continue
         named = source.on.lower()
         read = [field for field in fields if field.name.lower() in named]
-        if _by_columns(source) and all(_EXACT.match(field.type) for field in read):
+        if _by_columns(source) and exact(read):
             found[n] = tuple(field.name for field in read)
     return found
 
 
-# Types of which equal values are the same in every expression.
 _EXACT = re.compile(
     r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|DECIMAL\(\d+, ?\d+\)|VARCHAR|DATE|TIMESTAMP|UUID)$"
 )
+
+
+def exact(fields: Sequence[Field]) -> bool:
+    """Whether values of these fields that compare as equal are the same in every expression."""
+    return all(_EXACT.match(field.type) for field in fields)
 
 
 def _by_columns(source: Input) -> bool:

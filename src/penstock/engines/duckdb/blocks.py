@@ -147,7 +147,8 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
     delta = scope.deltas[moving]
     name = block.relation.name
     unturned = _unturned(scope, block, moving)
-    for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, scope.contents, late=late, unturned=unturned):
+    contents = {relation: scope.content(relation) for relation in block.inputs}
+    for sql in flat.delta_sql(block, moving, delta.sql, delta.weighted, contents, late=late, unturned=unturned):
         if name in scope.started:
             scope.started[name] += scope.statements.add(delta_name(block.relation), sql)
         else:

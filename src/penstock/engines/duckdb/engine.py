@@ -110,6 +110,7 @@ class DuckState:
         self.collected: dict[str, pa.Table] = {}
         self._count_requests()
         self._guarded: dict[str, int] = {}
+        self._moved_at: dict[str, int] = {}
 
     def _open(self) -> None:
         connection = self._database
@@ -167,6 +168,7 @@ class DuckState:
                 self._guarded,
                 again,
                 self._behind if in_memory else None,
+                self._moved_at,
             )
         except (duckdb.IOException, duckdb.TransactionException) as problem:
             raise _unwritable(problem, "the epoch was rolled back") from problem

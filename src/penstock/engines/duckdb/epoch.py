@@ -64,16 +64,28 @@ def run_epoch(
     guarded: dict[str, int],
     again: Mapping[str, Unit],
     behind: Behind | None,
+    moved_at: dict[str, int],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     """Execute and commit; the new progress, the result, and the changes of `wanted.views`.
 
     A malformed record aborts DuckDB's transaction, so the epoch is rolled back and run again with that source guarded;
     it stays so for a while. guarded: epochs left by source, kept up here. again: the groups to compute again.
+    moved_at: the last epoch in which a relation moved, kept up here.
     """
     while True:
         try:
             done = _attempt(
-                statements, plan, decoders, progress, given, wanted, delivered, frozenset(guarded), again, behind
+                statements,
+                plan,
+                decoders,
+                progress,
+                given,
+                wanted,
+                delivered,
+                frozenset(guarded),
+                again,
+                behind,
+                moved_at,
             )
             break
         except MalformedRecords as met:
@@ -96,6 +108,7 @@ def _attempt(
     guarded: frozenset[str],
     again: Mapping[str, Unit],
     behind: Behind | None,
+    moved_at: dict[str, int],
 ) -> tuple[Progress, EpochResult, dict[str, pa.Table]]:
     started = time.perf_counter()
     before = progress.epoch
@@ -104,7 +117,7 @@ def _attempt(
     moved.flushed = given.flush
     statements.begin()
     try:
-        run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again, behind)
+        run = _Run(statements, plan, decoders, moved, given, guarded, wanted, again, behind, moved_at)
         with part("check"):
             run.sources()
         with part("merge"):
@@ -128,6 +141,8 @@ def _attempt(
     if behind is not None:
         behind.committed(given.epoch)
     failpoints.hit(AFTER_COMMIT)
+    # What is computed again moves what is its own without a delta.
+    moved_at.update(dict.fromkeys([n.name for n in plan.nodes] if again else run.scope.deltas, given.epoch))
     for name in run.scope.given:
         statements.take(name)
     ended = time.perf_counter()
@@ -160,6 +175,7 @@ class _Run:
         wanted: Wanted,
         again: Mapping[str, Unit],
         behind: Behind | None,
+        moved_at: Mapping[str, int],
     ) -> None:
         self.statements = statements
         self.plan, self.decoders, self.progress, self.given = plan, decoders, progress, given
@@ -186,6 +202,7 @@ class _Run:
             again={} if self.correction else again,
             versions={name: version_of(s) for name, s in progress.sources.items()},
             behind=behind,
+            moved_at=moved_at,
         )
         self.rows_in = 0
         self.late: dict[str, int] = {}

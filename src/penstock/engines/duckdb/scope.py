@@ -18,12 +18,15 @@ from penstock.engines.duckdb.behind import Behind
 from penstock.engines.duckdb.statements import Statements
 from penstock.formats.decode import Decoder
 from penstock.plan import multiset
-from penstock.plan.blocks import Field, Relation, column_list
+from penstock.plan.blocks import Field, Relation, SourceBlock, column_list
+from penstock.plan.flat import exact
 from penstock.plan.plan import Plan
 from penstock.plan.storage import HIDDEN_FIELDS
 from penstock.plan.switching import Unit
 
 MOST_TEXTS = 1_000
+# Epochs in which a relation has not moved, after which it is thought to stay as it is for longer.
+RESTING = 4
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class EpochScope:
     records; reads: those that are needed of its delta (None: all). versions: something that changes with the content of
     a reference. given: relations that Python has given and blocks may read until the epoch ends. again: the groups that
     are computed again as a whole. spent: the seconds that each block took. behind: what small epochs keep in memory.
-    changes: change records that are known already, by relation, without epoch and flag.
+    changes: change records that are known already, by relation, without epoch and flag. moved_at: the last epoch in
+    which a relation moved, of those that have since the state was opened.
     """
 
     statements: Statements
@@ -74,6 +78,7 @@ class EpochScope:
     spent: dict[str, float] = field(default_factory=dict)
     behind: Behind | None = None
     changes: dict[str, pa.Table] = field(default_factory=dict)
+    moved_at: Mapping[str, int] = field(default_factory=dict)
     _balanced: dict[tuple[str, tuple[str, ...]], bool] = field(default_factory=dict)
 
     def spend(self, block: str, started: float) -> None:
@@ -93,6 +98,22 @@ class EpochScope:
     def temporary(self, name: str, sql: str) -> int:
         """Make (or replace) a temporary relation; the number of its rows."""
         return self.statements.store(name, sql)
+
+    def content(self, name: str) -> str:
+        """What a join reads for the relation as it is now: its table, or in a small epoch the rows of one that rests.
+
+        Of what rests, only relations whose content changes with their deltas alone are held: no source (a change in
+        columns that nobody reads is no delta), nothing with event time (rows go when windows close), no floats.
+        """
+        stored, node = self.contents[name], self.plan.node(name)
+        relation, moved = node.relation, self.moved_at.get(name, -1)
+        if not self.statements.in_parts or self.correction or self.again or name in self.deltas:
+            return stored
+        if isinstance(node.block, SourceBlock) or node.content != "table" or 0 <= self.epoch - moved <= RESTING:
+            return stored
+        if relation.streams or relation.hidden or relation.transient or not exact(relation.fields):
+            return stored
+        return self.statements.keep(f"_ps_k_{name}", f"SELECT {column_list(relation.columns)} FROM {stored}", moved)
 
     def balanced(self, name: str, columns: tuple[str, ...]) -> bool:
         """Whether the delta of `name` gives as many rows as it takes, for each value of the columns."""
