@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from penstock.apps.margin.speed.arrays import Arrays, quotient
-from penstock.apps.margin.speed.contest import contest, difference
+from penstock.apps.margin.speed.contest import Load, contest, difference
 from penstock.apps.margin.speed.portfolio import Portfolio, Size
 from penstock.apps.margin.speed.script import Script
 from penstock.cli.bench import bench
@@ -27,13 +27,14 @@ def quiet(_: str) -> None:
 @pytest.mark.slow
 def test_the_command_compares_all_three_and_writes_its_report(tmp_path: Path) -> None:
     path = tmp_path / "margin"
-    sizes = ["--accounts", "20", "--symbols", "12", "--positions", "80", "--ticks", "1", "--seed", "3"]
-    arguments = ["margin", *sizes, "--folder", str(tmp_path / "run"), "--report", str(path)]
+    sizes = ["--accounts", "20", "--symbols", "12", "--positions", "80", "--ticks", "1", "--seed", "3", "--rate", "50"]
+    arguments = ["margin", *sizes, "--duration", "0.2", "--folder", str(tmp_path / "run"), "--report", str(path)]
     result = CliRunner().invoke(bench, arguments)
     assert result.exit_code == 0, result.output
     assert "all rows of 80 positions are equal" in result.output
     written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     assert [row[0] for row in written["tables"][0]["rows"]] == [1, 12]
+    assert written["tables"][1]["rows"][0][:2] == [50, 10]
     assert CliRunner().invoke(bench, ["margin", "--accounts", "5", "--positions", "4"]).exit_code == 2
 
 
@@ -43,7 +44,7 @@ def test_a_wrong_figure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return np.full(len(self._cash), 1)
 
     monkeypatch.setattr(Arrays, "_worst_equity", cheaper)
-    result = contest(TINY, tmp_path / "run", ticks=1, say=quiet)
+    result = contest(TINY, tmp_path / "run", Load(ticks=1), quiet)
     assert result.difference.startswith("margin_calculations, pipeline and arrays: ")
 
 

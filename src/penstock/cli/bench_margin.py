@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from penstock.apps.margin.speed.contest import Result, contest
+from penstock.apps.margin.speed.contest import Load, Result, contest
 from penstock.apps.margin.speed.portfolio import Size
 from penstock.bench.folders import emptied
 from penstock.bench.report import Judgement, Machine, Report, Table, now, this_machine
@@ -35,12 +35,25 @@ NOTE = (
     "--positions", type=click.IntRange(1), default=20_000, show_default=True, help="Of all accounts together."
 )
 @click.option("--ticks", type=click.IntRange(1), default=5, show_default=True, help="Measured of each size.")
+@click.option(
+    "--rate", "rates", type=click.IntRange(1), multiple=True, help="Also offer ticks at this rate per second."
+)
+@click.option("--duration", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Seconds, of each rate.")
 @click.option("--seed", type=click.IntRange(0), default=7, show_default=True)
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".penstock/bench/margin"), show_default=True)
 @click.option("--report", "to", type=click.Path(path_type=Path), help="Where the report goes (.json, .html are added).")
 @output_option
 def margin(
-    accounts: int, symbols: int, positions: int, ticks: int, seed: int, folder: Path, to: Path | None, output: Output
+    accounts: int,
+    symbols: int,
+    positions: int,
+    ticks: int,
+    rates: tuple[int, ...],
+    duration: float,
+    seed: int,
+    folder: Path,
+    to: Path | None,
+    output: Output,
 ) -> None:
     """Measure a tick of 1, of 100 and of all symbols, from the price to committed rows.
 
@@ -56,8 +69,9 @@ def margin(
     except FileExistsError as problem:
         raise click.UsageError(str(problem)) from None
     progress = Console(stderr=True)
-    result = contest(size, folder, ticks=ticks, say=lambda text: progress.print(text, highlight=False))
-    report = margin_report(size, ticks, result, machine)
+    load = Load(ticks, rates, duration)
+    result = contest(size, folder, load, lambda text: progress.print(text, highlight=False))
+    report = margin_report(size, load, result, machine)
     path = to or new_report("margin")
     report.write_json(path.with_suffix(".json"))
     write_html(report, path.with_suffix(".html"))
@@ -65,7 +79,8 @@ def margin(
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:
         console = Console()
-        console.print(whole_table(report.tables[0]))
+        for table in report.tables:
+            console.print(whole_table(table))
         for name, value in report.figures.items():
             console.print(f"{name:32} {value:,.1f}", highlight=False)
         say_judgement(console, report)
@@ -73,7 +88,7 @@ def margin(
     fail_unless_right(report, path.with_suffix(".html"), folder, void_is_failure=False)
 
 
-def margin_report(size: Size, ticks: int, result: Result, machine: Machine) -> Report:
+def margin_report(size: Size, load: Load, result: Result, machine: Machine) -> Report:
     """The report; it is wrong where the three disagree."""
     wrong = (result.difference,) if result.difference else ()
     headline = "the three disagree" if wrong else f"all rows of {size.positions:,} positions are equal"
@@ -98,7 +113,14 @@ def margin_report(size: Size, ticks: int, result: Result, machine: Machine) -> R
         now(),
         Judgement("wrong" if wrong else "right", headline, wrong),
         machine,
-        {**asdict(size), "ticks": ticks},
+        {**asdict(size), "ticks": load.ticks, "seconds of each rate": load.seconds},
         figures=figures,
-        tables=(Table("ticks", "from a price to committed rows", COLUMNS, rows, note=NOTE),),
+        tables=(Table("ticks", "from a price to committed rows", COLUMNS, rows, note=NOTE), *_curve(result)),
     )
+
+
+def _curve(result: Result) -> tuple[Table, ...]:
+    rows = tuple((c.rate, c.ticks, c.epochs, c.changes, c.p50_ms, c.p99_ms) for c in result.curve)
+    columns = ("ticks/s", "ticks", "epochs", "changes", "P50 ms", "P99 ms")
+    note = "From when a tick was due to the commit with its price or a newer one of the symbol."
+    return (Table("curve", "latency of ticks that are offered at a rate", columns, rows, note=note),) if rows else ()

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from penstock.apps.margin.pipeline import build
 from penstock.apps.margin.speed.arrays import Arrays
+from penstock.apps.margin.speed.curve import Latencies, latencies
 from penstock.apps.margin.speed.portfolio import OPENING, Portfolio, Size
 from penstock.apps.margin.speed.script import Script
 from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
@@ -72,17 +73,27 @@ class Result:
     reopen: Duration
     clock: Duration
     costs: tuple[TickCost, ...]
+    curve: tuple[Latencies, ...]
     loaded_mb: int
     peak_mb: int
     state_mb: int
     difference: str
 
 
-def contest(size: Size, folder: Path, *, ticks: int, say: Callable[[str], None]) -> Result:
+@dataclass(frozen=True)
+class Load:
+    """ticks: measured of each size. rates: ticks per second of the latency curve, each for so many seconds."""
+
+    ticks: int
+    rates: tuple[int, ...] = ()
+    seconds: float = 10.0
+
+
+def contest(size: Size, folder: Path, load: Load, say: Callable[[str], None]) -> Result:
     """Load a portfolio into an empty folder, reopen it, and let prices of 1, 100 and all symbols tick."""
     contest = _Contest(size, folder, say)
     try:
-        return contest.run(ticks)
+        return contest.run(load)
     finally:
         contest.close()
 
@@ -104,24 +115,29 @@ class _Contest:
         self._session.close()
         self._script.close()
 
-    def run(self, ticks: int) -> Result:
-        load = _timed(self._load)
+    def run(self, load: Load) -> Result:
+        loading = _timed(self._load)
         loaded_mb = _peak_mb()
-        self._say(f"loaded {self._book.size.positions:,} positions in {load.wall_ms / 1e3:.1f} s")
+        self._say(f"loaded {self._book.size.positions:,} positions in {loading.wall_ms / 1e3:.1f} s")
         self._session.close()
         reopen = _timed(self._reopen)
         difference, costs = "", []
         for symbols in sorted({min(n, self._book.size.symbols) for n in (1, 100, self._book.size.symbols)}):
-            cost, wrong = self._ticks(symbols, ticks)
+            cost, wrong = self._ticks(symbols, load.ticks)
             costs.append(cost)
             difference = difference or wrong
             self._say(
                 f"{symbols:,} symbols: {cost.pipeline.wall_ms:.0f} ms ({cost.pipeline.cpu_ms:.0f} ms of CPU), script "
                 f"{cost.script.wall_ms:.0f} ({cost.script.cpu_ms:.0f}), arrays {cost.arrays.wall_ms:.0f}"
             )
+        curve = tuple(latencies(self._session, self._book, rate, load.seconds) for rate in load.rates)
+        if curve:
+            self._script.tick(self._book.prices())
+            self._arrays.tick()
+            difference = difference or self._difference()
         clock = _median([_timed(self._clock) for _ in range(3)])
         size = sum(file.stat().st_size for file in self._state.iterdir())
-        return Result(load, reopen, clock, tuple(costs), loaded_mb, _peak_mb(), size // 2**20, difference)
+        return Result(loading, reopen, clock, tuple(costs), curve, loaded_mb, _peak_mb(), size // 2**20, difference)
 
     def _open(self) -> Session:
         return Session(self._graph, DuckState(self._plan, self._state), None)
