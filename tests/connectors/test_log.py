@@ -17,7 +17,7 @@ from penstock.connectors.base import Url
 from penstock.connectors.log import LogSource, LogTopic, LogVersions, LogWriter
 from penstock.connectors.log_frame import Header, body_is_right
 from penstock.connectors.log_run import LARGE_FRAME_RECORDS
-from penstock.connectors.log_topic import read_synced
+from penstock.connectors.log_topic import Position, read_synced
 from penstock.errors import ConnectorError
 from tests.connectors.conformance import BrokerConformance, drain
 from tests.examples import examples
@@ -112,6 +112,66 @@ def test_what_is_left_of_a_large_frame_is_not_read_again(tmp_path: Path, monkeyp
     assert checked == [0, LARGE_FRAME_RECORDS]
     # Whoever goes back reads it anew.
     assert drain(source, 0, 5)[0] == read[5:]
+    source.close()
+
+
+class Racing(LogSource):
+    """A writer is as fast as whoever reads: each time that one looks whether there is more, there is."""
+
+    writer: LogWriter
+
+    def __init__(self, topic: LogTopic, most: int) -> None:
+        super().__init__(topic)
+        self.looks = 0
+        reader = self._readers[0]
+        is_at_end = reader.is_at_end
+
+        def look(place: Position) -> bool:
+            self.looks += 1
+            if self.looks <= most:
+                self.writer.append(0, [b"%d" % self.looks])
+            return is_at_end(place)
+
+        reader.is_at_end = look  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_what_comes_while_it_is_read_is_for_the_next_read(tmp_path: Path, large: bool) -> None:
+    topic = LogTopic.create(tmp_path / "t", segment_bytes=1 << 20)
+    first: list[bytes | None] = [b"x" * 100] * (LARGE_FRAME_RECORDS if large else 3)
+    with LogWriter(topic, "none") as writer:
+        source = Racing(topic, 50)
+        source.writer = writer
+        writer.append(0, first)
+        batch = source.read(0, 0, 10_000, 1 << 20)
+        assert batch is not None
+        # what was written before the first look may come along, and nothing later
+        assert len(first) <= batch.rows <= len(first) + 1
+        assert source.caught_up(0)
+        more = source.read(0, batch.next_offset, 10_000, 1 << 20)
+        assert more is not None
+        assert source.caught_up(0)
+        assert 1 <= more.rows <= 2
+        # a drain goes on to the end, which comes after fifty records
+        rest = source.read(0, more.next_offset, 10_000, 1 << 20, 1 << 40)
+        assert rest is not None
+        assert not source.caught_up(0)
+        assert batch.rows + more.rows + rest.rows == len(first) + 50
+        source.close()
+
+
+def test_all_segments_that_are_there_are_one_read(tmp_path: Path) -> None:
+    topic = LogTopic.create(tmp_path / "t", segment_bytes=4_096)
+    with LogWriter(topic, "none") as writer:
+        for _ in range(20):
+            writer.append(0, [b"y" * 1_000])
+    source = LogSource(topic)
+    batch = source.read(0, 0, 10_000, 1 << 20)
+    assert batch is not None
+    assert batch.rows == 20
+    assert len(list(topic.folder(0).glob("*"))) > 3
+    assert source.caught_up(0)
+    assert source.read(0, batch.next_offset, 10_000, 1 << 20) is None
     source.close()
 
 

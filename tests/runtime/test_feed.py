@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.connectors.base import RawBatch
 from penstock.connectors.memory import MemorySource, MemoryTopic
 from penstock.engines.base import SourceInput
 from penstock.pipeline import Pipeline
 from penstock.runtime.feed import Feed
+
+
+class Endless(MemorySource):
+    """Records come as fast as they are read. whole: it says that a read has given all that was there."""
+
+    def __init__(self, topic: MemoryTopic, *, whole: bool) -> None:
+        super().__init__(topic)
+        self.topic, self.whole, self.reads = topic, whole, 0
+
+    def read(
+        self, partition: int, offset: int, max_rows: int, max_bytes: int, to: int | None = None
+    ) -> RawBatch | None:
+        self.reads += 1
+        self.topic.append([b"x"] * 3, partition=partition)
+        return super().read(partition, offset, max_rows, max_bytes, to)
+
+    def caught_up(self, partition: int) -> bool:
+        return self.whole
 
 
 class Asked(MemorySource):
@@ -77,6 +96,19 @@ def test_only_a_partition_that_has_more_is_asked_for_its_end() -> None:
     feed.taken(given)
     assert feed.lag == 0
     assert feed.next_offsets == {0: 10, 1: 500}
+
+
+def test_an_epoch_does_not_run_after_those_who_write() -> None:
+    (declared,) = Pipeline.from_sql("CREATE STREAM s (id BIGINT NOT NULL)", name="p").graph().sources
+    for whole, reads, rows in ((True, 2, 6), (False, 34, 102)):
+        source = Endless(MemoryTopic(2), whole=whole)
+        feed = Feed(declared, source, next_offsets={0: 0, 1: 0})
+        found = feed.read(102, 1 << 20)
+        assert sum(taken(found)) == rows
+        assert source.reads == reads
+        # the rest is there for the next epoch, and a drain goes to its marks
+        feed.taken(found)
+        assert feed.read(1_000, 1 << 20, {0: 90, 1: 0}).offsets[0][1] == 90
 
 
 def test_a_drain_reads_up_to_its_marks() -> None:

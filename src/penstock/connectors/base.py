@@ -114,6 +114,15 @@ class Settling(Protocol):
         ...
 
 
+@runtime_checkable
+class Following(Protocol):
+    """A source that others write to while it is read: whoever asks it until there is nothing more runs after them."""
+
+    def caught_up(self, partition: int) -> bool:
+        """Whether the last `read` of the partition (without `to`) has given all that was there when it began."""
+        ...
+
+
 @dataclass(frozen=True)
 class Version:
     """One complete version of a reference. id: names the content (a hash, or the offset of the end mark)."""

@@ -44,6 +44,7 @@ class LogSource:
         self._watch = FolderWatch(folders, ignored=frozenset({"synced", "lock"}))
         self._settlers: ThreadPoolExecutor | None = None
         self._unsettled: list[Future[None]] = []
+        self._caught_up: dict[int, bool] = {}
         if start not in ("earliest", "latest"):
             _microseconds(start)
 
@@ -84,16 +85,27 @@ class LogSource:
         cached = self._places.get(partition)
         place = cached[1] if cached is not None and cached[0] == offset else reader.seek(offset)
         collected = _Collector(offset, max_rows, max_bytes, to)
-        while collected.goes_on and not reader.is_at_end(place):
+        there, caught_up = reader.written(place), False
+        while collected.goes_on and not (caught_up := reader.is_at_end(place)):
             behind = _take_run(collected, reader, place) or _take_frames(collected, reader, place)
             behind = behind if behind != place else reader.onward(place)
             if behind == place:
                 break
             place = behind
+            if place.base != there.base:
+                there = reader.written(place)
+            elif to is None and place.position >= there.position and reader.onward(place) == place:
+                # What has come since is the next read's: a writer may be as fast as this loop.
+                caught_up = True
+                break
+        self._caught_up[partition] = caught_up and to is None
         self._places[partition] = (collected.next_offset, place)
         if collected.next_offset == offset:
             return None
         return collected.batch(partition)
+
+    def caught_up(self, partition: int) -> bool:
+        return self._caught_up.get(partition, False)
 
     def settle_aside(self) -> None:
         # A thread each: what one partition takes, the others need not wait for.

@@ -169,6 +169,12 @@ class PartitionReader:
             return False
         return self.onward(place) == place
 
+    def written(self, place: Position) -> Position:
+        """`place`, moved to where the file of its segment ends now; a frame there may not be whole."""
+        if self._segment is None or self._segment.base != place.base:
+            self._open(Segment(segment_path(self.folder, place.base), place.base))
+        return place._replace(position=os.fstat(self._descriptor).st_size)
+
     def onward(self, place: Position) -> Position:
         """The beginning of the next segment, if it is there and `place` is the end of the one before; else `place`."""
         if place.offset == place.base or not segment_exists(self._name, place.offset):

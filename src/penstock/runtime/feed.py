@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from penstock.connectors.base import Batch, RawBatch, Source, TypedBatch, Version, VersionSource
+from penstock.connectors.base import Batch, Following, RawBatch, Settling, Source, TypedBatch, Version, VersionSource
 from penstock.engines.base import Progress, SourceInput
 from penstock.errors import ConnectorError, Error
 from penstock.pipeline import SourceDecl
@@ -32,6 +32,16 @@ class Feed:
     lag: int = 0
     _partitions_at: float = 0.0
     _ends: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # Asked once: each time it would take as long as a read.
+        self._following = self.source if isinstance(self.source, Following) else None
+        self._settling = self.source if isinstance(self.source, Settling) else None
+
+    def settle(self) -> None:
+        """Wait for the records that were read: an epoch must not outlive what it counted."""
+        if self._settling is not None:
+            self._settling.settle()
 
     def start(self, progress: Progress) -> None:
         """Take offsets from the state, and the source's own start for partitions that are new."""
@@ -107,6 +117,9 @@ class Feed:
             room.bytes -= _bytes_of(batch)
             offset = batch.next_offset
             if limit is not None and offset >= limit:
+                break
+            # What comes while an epoch is read is the next one's, else the two run after one another.
+            if limit is None and self._following is not None and self._following.caught_up(partition):
                 break
         return offset
 

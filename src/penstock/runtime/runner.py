@@ -354,10 +354,8 @@ class Runner:
         return result
 
     def _settle(self) -> None:
-        """Wait for the records that were read: an epoch must not outlive what it counted."""
         for feed in self.feeds:
-            if isinstance(feed.source, Settling):
-                feed.source.settle()
+            feed.settle()
 
     def _deliver(self, result: EpochResult) -> None:
         for sink, changes in result.changes.items():
