@@ -57,6 +57,25 @@ def test_the_stored_rows_are_those_of_a_dictionary(kind: str, small_epoch: int) 
             assert told == {key: value for key, (value, _) in model.items()}
 
 
+@pytest.mark.parametrize("alike", [1, 3, 20])
+def test_keys_that_share_columns(alike: int) -> None:
+    """The stored rows are found by one column of the key, and those that share no more than it stay."""
+    graph = ps.Pipeline.from_sql(TABLE.format(kind="BIGINT", options=""), name="p").graph()
+    random, model = Random(alike), dict[tuple[int, int], int]()
+    state = DuckState(compile_for_duckdb(graph, in_memory=True), None, collect=True)
+    with Session(graph, state, None) as session:
+        for round in range(12):
+            keys = {(key, random.randrange(6)) for key in random.sample(range(120), 20) for _ in range(alike)}
+            going = {key for key in sorted(keys) if random.random() < 0.3}
+            session.delete("t", [{"k": k, "n": n} for k, n in going])
+            session.insert("t", [{"k": k, "n": n, "v": round, "unread": "a"} for k, n in keys - going])
+            session.commit()
+            model = {key: v for key, v in model.items() if key not in keys} | dict.fromkeys(keys - going, round)
+            for name in ("t", "v"):
+                rows = session.read(name).to_pylist()
+                assert sorted((r["k"], r["n"], r["v"]) for r in rows) == sorted((*k, v) for k, v in model.items())
+
+
 def test_deletes_that_the_kernel_doubts_are_judged_beside_what_it_proves(monkeypatch: pytest.MonkeyPatch) -> None:
     """More records than are judged one by one; with one that is broken among those that are doubted, and without."""
     monkeypatch.setenv(SWITCH, "now")

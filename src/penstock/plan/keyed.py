@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 from penstock.pipeline import SourceDecl
 from penstock.plan.blocks import Field, Relation, column_list, quote, same
-from penstock.plan.multiset import delete_by_row_id
 
 POSITION = ("_ps_p", "_ps_o")
 
@@ -45,14 +44,22 @@ def newest_sql(source: SourceDecl, records: str) -> str:
     )
 
 
-def stored_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newest: str, stored: str) -> str:
+def stored_sql(source: SourceDecl, relation: Relation, read: Sequence[str], newest: str, stored: str, by: str) -> str:
     """The stored rows of the keys in `newest`: keys, version, what is read, their positions and row ids.
 
-    Wide tables are mostly texts that nobody reads: those of the other columns would cost most of an epoch.
+    Wide tables are mostly texts that nobody reads: those of the other columns would cost most of an epoch. by: the key
+    column to find them by, if it is worth it, else empty. DuckDB skips what no key of a join can match while it scans,
+    but only where the join has one, so the others are conditions that it does not take for keys.
     """
-    keys = same("s", "n", _keys(source, relation))
+    keys = _keys(source, relation)
+    if by:
+        others = same("s", "n", [key for key in keys if key.name != by])
+        matches = f"s.{quote(by)} = n.{quote(by)} AND ({others}) IS TRUE"
+    else:
+        matches = same("s", "n", keys)
     return (
-        f"{_found(source, relation, read, stored)} JOIN (SELECT {column_list(source.key)} FROM {newest}) AS n ON {keys}"
+        f"{_found(source, relation, read, stored)} JOIN (SELECT {column_list(source.key)} FROM {newest}) AS n "
+        f"ON {matches}"
     )
 
 
@@ -113,10 +120,14 @@ def delta_sql(read: Sequence[str], moved: str) -> str:
 
 
 def delete_sql(stored: str, moved: str, rows: Sequence[int] | None = None) -> str:
-    """The rows that were found go by their row ids, which are theirs until the transaction ends. rows: these few."""
+    """The rows that were found go by their row ids, which are theirs until the transaction ends. rows: these few.
+
+    None of them was inserted in this transaction: an epoch deletes from a table before it inserts, and once. So the ids
+    may be a filter of DuckDB's scan (decision 0025).
+    """
     if rows is not None:
         return f"DELETE FROM {stored} WHERE rowid IN ({', '.join(map(str, rows))})"
-    return delete_by_row_id(stored, "_ps_row", f"{moved} WHERE _ps_row IS NOT NULL")
+    return f"DELETE FROM {stored} WHERE rowid IN (SELECT _ps_row FROM {moved} WHERE _ps_row IS NOT NULL)"
 
 
 def insert_sql(relation: Relation, stored: str, moved: str) -> str:

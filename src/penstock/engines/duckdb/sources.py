@@ -13,6 +13,7 @@ from datetime import timedelta
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as compute
 
 from penstock.contract.schema import Verdict
 from penstock.engines.base import PartitionProgress, SourceInput, SourceProgress
@@ -299,10 +300,12 @@ def _move_keys(scope: EpochScope, block: SourceBlock, columns: Sequence[str], in
             sql = keyed.stored_row_sql(source, relation, columns, key, stored)
             scope.statements.give(found, ArrowResult(scope.connection, sql).table())
         else:
-            scope.temporary(found, keyed.stored_sql(source, relation, columns, one, stored))
+            scope.temporary(
+                found, keyed.stored_sql(source, relation, columns, one, stored, _telling_key(scope, source))
+            )
         return scope.temporary(moved, keyed.moved_sql(source, relation, columns, one, quote(found)))
     scope.temporary(newest, keyed.newest_sql(source, ingested.relation))
-    looked_up = f"({keyed.stored_sql(source, relation, columns, quote(newest), stored)})"
+    looked_up = f"({keyed.stored_sql(source, relation, columns, quote(newest), stored, by='')})"
     return scope.temporary(moved, keyed.moved_sql(source, relation, columns, quote(newest), looked_up))
 
 
@@ -315,6 +318,21 @@ def _one_key(scope: EpochScope, source: SourceDecl) -> dict[str, str] | None:
     if not all(type(value) in (int, str) for value in values.values()):
         return None
     return {name: literal(value) if isinstance(value, str) else str(value) for name, value in values.items()}
+
+
+# A stored row is compared with at most so many records for each key column that it shares with them.
+_MOST_ALIKE = 8
+
+
+def _telling_key(scope: EpochScope, source: SourceDecl) -> str:
+    """The column of a key of several by which the stored rows are found: the one with the most values in the epoch's
+    records, where few have the same; else empty."""
+    rows = scope.statements.held(judged_name(source.name))
+    if rows is None or len(source.key) < 2:
+        return ""
+    alike = {name: compute.value_counts(rows.column(name)).field("counts") for name in source.key}
+    most = max(source.key, key=lambda name: len(alike[name]))
+    return most if compute.max(alike[most]).as_py() <= _MOST_ALIKE else ""
 
 
 # So many row ids are better named than joined.
