@@ -34,6 +34,7 @@ from penstock.contract.schema import Column, Schema
 from penstock.contract.types import DecimalType, IntegerType, parse_type, quote
 from penstock.formats.provable import is_token, proven_rules
 from penstock.formats.rules_sql import rule_sql
+from penstock.formats.tokens_sql import token_check, token_value
 from penstock.formats.types_sql import check, children, json_struct, literal, typed
 
 CHANGE_FIELDS = ("_op", "_epoch", "_seq", "_correction")
@@ -91,9 +92,8 @@ def proven_select(judgement: Judgement, proven: str, *, guarded: bool, columns: 
         if column.name not in given:
             continue
         if is_token(column):
-            token = f"{name}::JSON"
-            shapes.append(f"({name} IS NULL OR {check(column, token)})")
-            values.append(f"CASE WHEN {name} IS NOT NULL THEN {typed(column, token)} END AS {name}")
+            shapes.append(f"({name} IS NULL OR {token_check(column, name)})")
+            values.append(f"CASE WHEN {name} IS NOT NULL THEN {token_value(column, name)} END AS {name}")
         else:
             values.append(name if column.type in ("VARCHAR", "BIGINT") else f"CAST({name} AS {column.type}) AS {name}")
     shape = f"CASE WHEN {' AND '.join(shapes)} THEN true ELSE false END" if shapes else "true"
