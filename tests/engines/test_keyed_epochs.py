@@ -13,6 +13,7 @@ from penstock.engines.duckdb.engine import DuckState, compile_for_duckdb
 from penstock.formats import decode
 from penstock.formats.compiled import SWITCH, Loader
 from penstock.formats.few_records import MOST_RECORDS
+from penstock.plan import keyed
 from penstock.runtime.session import Session
 
 KEYS: dict[str, list[object]] = {
@@ -74,6 +75,31 @@ def test_keys_that_share_columns(alike: int) -> None:
             for name in ("t", "v"):
                 rows = session.read(name).to_pylist()
                 assert sorted((r["k"], r["n"], r["v"]) for r in rows) == sorted((*k, v) for k, v in model.items())
+
+
+def test_stored_rows_are_found_by_the_key_column_with_most_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two records both columns of the key may have two values: which one tells more is the table's to say."""
+    used: list[str] = []
+    stored_sql = keyed.stored_sql
+
+    def noted(*given: Any, **named: Any) -> str:
+        used.append(given[-1])
+        return stored_sql(*given, **named)
+
+    monkeypatch.setattr(keyed, "stored_sql", noted)
+    with ps.Pipeline.from_sql(TABLE.format(kind="VARCHAR", options=""), name="p").open() as session:
+
+        def commit(keys: list[tuple[str, int]]) -> str:
+            session.insert("t", [{"k": k, "n": n, "v": 1, "unread": "a"} for k, n in keys])
+            session.commit()
+            return used[-1]
+
+        commit([(kind, n) for kind in "ab" for n in range(500)])
+        assert commit([("a", 1), ("b", 2)]) == "n"
+        assert commit([(kind, 7) for kind in "abcdefghi"]) == ""
+        assert session.query("SELECT count(*) AS n, count(DISTINCT (k, n)) AS d FROM t").to_pylist() == [
+            {"n": 1007, "d": 1007}
+        ]
 
 
 def test_deletes_that_the_kernel_doubts_are_judged_beside_what_it_proves(monkeypatch: pytest.MonkeyPatch) -> None:
