@@ -6,6 +6,7 @@ registered relations, temporary tables, prepared statements and session; none ma
 
 from __future__ import annotations
 
+import atexit
 from functools import cache
 
 import duckdb
@@ -20,4 +21,6 @@ def scratch() -> duckdb.DuckDBPyConnection:
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
+    # DuckDB 2.0 tells of every object that outlives the interpreter, as this one does beside a daemon thread.
+    atexit.register(_database.cache_clear)
     return duckdb.connect(config={"threads": 1})

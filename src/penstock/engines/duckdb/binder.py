@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,15 @@ from penstock.plan.blocks import Field, quote
 
 _spare: Queue[duckdb.DuckDBPyConnection] = Queue(1)
 _PLACE = re.compile(r"LINE (\d+): (.*)\n(\s*)\^")
+
+
+def _drop_spare() -> None:
+    # DuckDB 2.0 tells of every object that outlives the interpreter, as this one does beside a daemon thread.
+    while not _spare.empty():
+        _spare.get_nowait().close()
+
+
+atexit.register(_drop_spare)
 
 
 class DuckBinder:
