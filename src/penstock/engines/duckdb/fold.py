@@ -162,13 +162,14 @@ def _due_timers(
     keys = column_list([k.name for k in block.key_fields])
     if watermark is None and not changes:
         return {}
-    due = f"SELECT {keys} FROM {stored} WHERE _ps_at <= ?"
-    condition = f"EXISTS (SELECT 1 FROM ({due}) AS d WHERE {same('t', 'd', block.key_fields)})"
+    # Of many keys few change in an epoch, so the others' timers are left where they are.
+    asked = [f"SELECT {keys} FROM {_keys_table(connection, block, list(changes))}"] if changes else []
+    if watermark is not None:
+        asked.append(f"SELECT {keys} FROM {stored} WHERE _ps_at <= ?")
     rows = connection.execute(
-        f"SELECT {keys}, _ps_at, _ps_timer FROM {stored} ORDER BY ALL"
-        if changes
-        else f"SELECT {keys}, _ps_at, _ps_timer FROM {stored} AS t WHERE {condition} ORDER BY ALL",
-        [] if changes else [watermark],
+        f"SELECT {column_list([k.name for k in block.key_fields], 't')}, _ps_at, _ps_timer FROM {stored} AS t "
+        f"SEMI JOIN ({' UNION '.join(asked)}) AS d ON {same('t', 'd', block.key_fields)} ORDER BY ALL",
+        [watermark] if watermark is not None else [],
     ).fetchall()
     width = len(block.key_fields)
     found: dict[Key, set[Timer]] = {}

@@ -28,8 +28,9 @@ from penstock.plan.plan import Plan
 from penstock.runtime.session import Session
 
 VIEWS = ("positions", "margin_calculations")
-# Ticks of a size that are not measured: statements are kept from the second one on, what rests is held a little later.
-WARM_UP = 7
+# Ticks that are not measured, before those of the first size and of any: statements are kept from the second one on,
+# what rests is held a little later.
+WARM_UP, SETTLING = 7, 1
 BATCH = 200_000
 
 
@@ -110,6 +111,7 @@ class _Contest:
         self._script = Script(folder, self._book)
         self._arrays = Arrays(self._book)
         self._seconds = 0
+        self._warm = False
 
     def close(self) -> None:
         self._session.close()
@@ -165,7 +167,8 @@ class _Contest:
     def _ticks(self, symbols: int, ticks: int) -> tuple[TickCost, str]:
         sides: Mapping[str, list[Duration]] = {"pipeline": [], "script": [], "arrays": []}
         changes = []
-        for number in range(WARM_UP + ticks):
+        settling = SETTLING if self._warm else WARM_UP
+        for number in range(settling + ticks):
             prices = self._book.tick(symbols)
             self._session.insert("prices", prices)
             took = {
@@ -173,10 +176,11 @@ class _Contest:
                 "script": _timed(lambda rows=prices: self._script.tick(rows)),  # type: ignore[misc]
                 "arrays": _timed(self._arrays.tick),
             }
-            if number >= WARM_UP:
+            if number >= settling:
                 changes.append(self._changes())
                 for side, duration in took.items():
                     sides[side].append(duration)
+        self._warm = True
         median = {side: _median(durations) for side, durations in sides.items()}
         cost = TickCost(symbols, ticks, round(statistics.median(changes)), **median)
         return cost, self._difference()
