@@ -28,6 +28,7 @@ JOB_POINTS = (
 class Ads:
     """The scenario `ads` in an empty folder."""
 
+    patience_s = 15.0
     points = JOB_POINTS
     producer_points: tuple[str, ...] = ()
 

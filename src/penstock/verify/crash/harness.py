@@ -29,7 +29,6 @@ PRODUCER_POINTS = (
     "log.roll",
     "log.drop",
 )
-REACHED_WITHIN_S = 15.0
 RANDOM_SHARE = 0.15
 PRODUCER_SHARE = 0.15
 POWER_LOSS_SHARE = 0.6
@@ -40,6 +39,11 @@ class Scenario(Protocol):
     """What is crashed: its programs, what happens meanwhile, and what must hold at the end."""
 
     folder: Path
+
+    @property
+    def patience_s(self) -> float:
+        """How long a program that was started may take to come to a fail point: some epochs."""
+        ...
 
     @property
     def points(self) -> Sequence[str]:
@@ -182,8 +186,9 @@ class _Harness:
 
     def _kill_job_at(self, point: str, *, power_loss: bool) -> None:
         armed = f"{point}@{1 if point == 'log.cut' else self._random.choice((1, 1, 2, 3, 5))}" if point else ""
+        patience_s = self._scenario.patience_s
         group = self._job = self._group(self._scenario.job(), "job", armed)
-        moment = time.monotonic() + (self._random.uniform(0.2, 3.0) if not point else REACHED_WITHIN_S)
+        moment = time.monotonic() + (self._random.uniform(0.2, patience_s / 5) if not point else patience_s)
         while group.running and time.monotonic() < moment:
             self._scenario.meanwhile(self._random)
             time.sleep(0.01)
@@ -217,7 +222,7 @@ class _Harness:
     def _await_producer(self) -> bool:
         """Whether the producer was killed where it was to be."""
         assert self._load is not None
-        deadline = time.monotonic() + REACHED_WITHIN_S
+        deadline = time.monotonic() + self._scenario.patience_s
         while self._load.running and time.monotonic() < deadline:
             time.sleep(0.01)
         reached = not self._load.running

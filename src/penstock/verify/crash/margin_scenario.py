@@ -34,6 +34,8 @@ PARTITIONS = 2
 class Margin:
     """The scenario `margin` in an empty folder."""
 
+    # It starts in seconds, and only what it does with a crash of the market passes all of its points.
+    patience_s = 60.0
     points = JOB_POINTS
     producer_points: tuple[str, ...] = ()
 
@@ -48,7 +50,7 @@ class Margin:
     # -- programs ------------------------------------------------------------------------------------------------------
 
     def job(self, *options: str) -> list[str]:
-        return self._job("killed", *(options or ("--max-epoch-rows", "200")))
+        return self._job("killed", *(options or ("--max-epoch-rows", "1000")))
 
     def _job(self, place: str, *options: str) -> list[str]:
         out = self.folder / place

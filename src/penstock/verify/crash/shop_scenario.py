@@ -46,6 +46,7 @@ SETTLE_ROUNDS = 20
 class Shop:
     """The scenario `shop` in an empty folder."""
 
+    patience_s = 15.0
     points = JOB_POINTS
     producer_points = PRODUCER_POINTS
 
