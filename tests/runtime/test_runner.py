@@ -99,6 +99,25 @@ def test_a_drained_run_counts_everything_and_a_second_one_nothing(tmp_path: Path
     assert bench.folded(again, "kinds", "kind", "n") == {"view": 60, "click": 30}
 
 
+@pytest.mark.parametrize(
+    ("options", "maintains"),
+    [(RunOptions(until=Until.IDLE), False), (RunOptions(until=Until.STOPPED, for_s=1.0), True)],
+    ids=["a pause", "quiet"],
+)
+def test_a_pause_between_records_is_no_time_for_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: RunOptions, maintains: bool
+) -> None:
+    monkeypatch.setattr("penstock.runtime.runner.MAINTAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("penstock.runtime.runner.QUIET_S", 0.3)
+    bench = Bench(tmp_path)
+    bench.topic.append([click(1, 1)])
+    calls = []
+    with bench.open(options) as runner:
+        monkeypatch.setattr(runner.state, "maintain", lambda: calls.append(runner.progress.epoch))
+        runner.run()
+    assert bool(calls) == maintains
+
+
 @pytest.mark.parametrize("cuts", [(10, 20, 30), pytest.param((1, 2, 3, 59, 60, 61), marks=pytest.mark.slow)])
 def test_t4_one_input_cut_into_runs_gives_what_one_run_gives(tmp_path: Path, cuts: tuple[int, ...]) -> None:
     records = [click(n, n) for n in range(90)]

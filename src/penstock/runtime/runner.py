@@ -42,7 +42,8 @@ from penstock.settings import Target
 
 MAINTAIN_EVERY_S = 30.0
 MAINTAIN_UNDER_LOAD_EVERY_S = 300.0
-IDLE_STOP_S = 1.0
+# A pause between records is no time for a checkpoint: the next one comes in milliseconds.
+QUIET_S = 1.0
 WAIT_S = 0.05
 RATE_OVER_S = 5.0
 # How long the loop and the threads of sinks may keep each other waiting: an epoch takes milliseconds.
@@ -281,9 +282,10 @@ class Runner:
                 continue
             if self.options.until is Until.DRAINED:
                 break
-            if self.options.until is Until.IDLE and time.monotonic() - quiet_since >= IDLE_STOP_S:
-                break
-            self._maintain(MAINTAIN_EVERY_S)
+            if time.monotonic() - quiet_since >= QUIET_S:
+                if self.options.until is Until.IDLE:
+                    break
+                self._maintain(MAINTAIN_EVERY_S)
             with part("wait"):
                 self._wait()
         if not self.stopping and self.options.until is not Until.STOPPED and self.options.flush:
