@@ -1,7 +1,8 @@
 """The full counts, at random: `python scripts/soak.py [--seed N] [--share 0.01]`; writes docs/generated/soak.md.
 
 Kills with power losses, random queries, simulated faults and the fuzzing of formats, on all cores. The seed is printed
-and gives the same run again (but for the moments of kills). With a share of the counts the page goes to the terminal
+and gives the same run again (but for the moments of kills). A soak that was stopped goes on with the same seed, as long
+as nothing was changed since: what has passed is not run again. With a share of the counts the page goes to the terminal
 alone. Exits with 1 where a test fails, or where fewer cases ran, or ran incrementally, than were asked for.
 """
 
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +33,9 @@ WANTED = {
     "random queries": ("cases", 20_000),
     "simulated schedules": ("runs", 300),
 }
+FORMATS = "formats: every property with four times its examples"
+# Pytest's own, for a run in which all tests had passed before.
+NOTHING_LEFT = 5
 # Kills wait for disks and for the moment to come, so that one process more than there are cores is not too many.
 WORKERS = (os.cpu_count() or 1) + 1
 LEAST_INCREMENTAL = 0.9
@@ -111,6 +116,23 @@ def pytest(environment: dict[str, str], *options: str) -> int:
     ).returncode
 
 
+def git(*command: str) -> str:
+    return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+@contextmanager
+def records(seed: int, share: float) -> Iterator[Path]:
+    """The folder of this soak's records: it stays, where a commit says what ran."""
+    commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", ".", f":!{PAGE}")
+    if not commit or changed:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    place = ROOT / ".penstock/soak" / f"{commit[:12]}-{seed}-{share:g}"
+    place.mkdir(parents=True, exist_ok=True)
+    yield place
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -118,21 +140,24 @@ def main() -> int:
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {"SOAK_SEED": str(given.seed), "SOAK_SHARE": str(given.share), "SOAK_RECORDS": folder}
-        wrong = [] if pytest(environment, "-m", "soak") == 0 else ["a soak test failed: see above"]
-        parts = read_parts(Path(folder))
-        if given.share >= 1:
+    with records(given.seed, given.share) as folder:
+        environment = {"SOAK_SEED": str(given.seed), "SOAK_SHARE": str(given.share), "SOAK_RECORDS": str(folder)}
+        wrong = [] if pytest(environment, "-m", "soak") in (0, NOTHING_LEFT) else ["a soak test failed: see above"]
+        fuzzed = folder / "formats.json"
+        if given.share >= 1 and not fuzzed.exists():
             fuzzing = time.monotonic()
-            if pytest(environment, "-m", "not slow and not soak", "tests/formats") != 0:
+            if pytest(environment, "-m", "not slow and not soak", "tests/formats") == 0:
+                entry = {"part": FORMATS, "seconds": time.monotonic() - fuzzing}
+                fuzzed.write_text(json.dumps(entry), encoding="utf-8")
+            else:
                 wrong.append("a test of the formats failed: see above")
-            parts["formats: every property with four times its examples"] = Part(time.monotonic() - fuzzing)
+        parts = read_parts(folder)
     wrong += missing(parts, given.share)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     heading = [
-        f"`make soak SEED={given.seed}` at {commit.stdout.strip() or 'an unknown commit'}, "
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}: {(time.monotonic() - began) / 60:.0f} minutes on "
-        f"{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {version('duckdb')}."
+        f"`make soak SEED={given.seed}` at {git('rev-parse', '--short', 'HEAD') or 'an unknown commit'}, "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}: {(time.monotonic() - began) / 60:.0f} minutes (of the last "
+        f"sitting, where there were several) on {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"DuckDB {version('duckdb')}."
     ]
     text = page(parts, heading, wrong)
     print(text)

@@ -3,8 +3,10 @@ for the long run."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import soak
 from tests.examples import QUICK, SOAK
 
 _SLOW_MACHINE = [HealthCheck.too_slow]
@@ -18,3 +20,17 @@ settings.register_profile(
     "soak", max_examples=SOAK, deadline=None, print_blob=True, suppress_health_check=_SLOW_MACHINE
 )
 settings.load_profile("fixed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A soak goes on where it was stopped."""
+    done = [item for item in items if soak.has_passed(item)]
+    if done:
+        config.hook.pytest_deselected(items=done)
+        items[:] = [item for item in items if item not in done]
+
+
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """What has passed in a soak stays so."""
+    if call.when == "call" and call.excinfo is None and item.get_closest_marker("soak"):
+        soak.mark_passed(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from tests import soak
+from tests.conftest import pytest_collection_modifyitems
 
 SCRIPT = Path(__file__).parent.parent / "scripts/soak.py"
 
@@ -29,11 +31,16 @@ def script() -> ModuleType:
 def record_all(folder: Path, monkeypatch: pytest.MonkeyPatch, *, incremental: int) -> None:
     monkeypatch.setattr(soak, "_RECORDS", str(folder))
     shares = {"cases": {"all": 9_990, "join": 300}, "incremental": {"all": 9_990, "join": incremental}}
-    for _ in range(2):
+    for part in range(2):
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", f"random[{part}] (call)")
         soak.record("random queries", 10.0, **shares, refused=10)
     for name, kills in (("shop", 250), ("ads", 250), ("margin", 60)):
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", f"kills[{name}] (call)")
         soak.record(f"kills: {name}", 5.0, kills=kills, checked={"rows": 7}, problems=[])
-    soak.record("simulated schedules", 5.0, runs=300, problems=[])
+    for _ in range(2):
+        # A test that is run again counts once.
+        monkeypatch.setenv("PYTEST_CURRENT_TEST", "schedules (call)")
+        soak.record("simulated schedules", 5.0, runs=300, problems=[])
 
 
 def test_a_whole_soak_misses_nothing(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +69,37 @@ def test_what_did_not_happen_is_missed(script: ModuleType, tmp_path: Path, monke
         "simulated schedules: 0 of 300 runs",
         "join: 400 of 600 cases ran without a refresh",
     ]
+
+
+def test_what_has_passed_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(soak, "_RECORDS", str(tmp_path))
+    items: list[pytest.Item] = [request.node]
+    pytest_collection_modifyitems(request.config, items)
+    assert items == [request.node]
+    soak.mark_passed(request.node)
+    pytest_collection_modifyitems(request.config, items)
+    assert items == []
+
+
+def test_records_are_kept_for_a_commit_alone(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@example.org", *words], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    git("init", "-q")
+    (tmp_path / ".gitignore").write_text(".penstock/\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    with script.records(1, 1.0) as kept:
+        pass
+    with script.records(1, 1.0) as again, script.records(2, 1.0) as other:
+        assert kept == again != other
+    (tmp_path / "changed").touch()
+    with script.records(1, 1.0) as passing:
+        assert passing != kept
+    assert kept.exists()
+    assert not passing.exists()
