@@ -58,7 +58,7 @@ test: lint types setup-duckdb15 browser
 .PHONY: fresh
 fresh: setup browser
 	@echo "DuckDB 2.0, everything, seed $(FRESH_SEED) (again with: make fresh FRESH_SEED=$(FRESH_SEED))"
-	@$(PYTEST) -q $(ABREAST) -m "not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED)
+	@$(PYTEST) -q $(ABREAST) --durations=40 -m "not soak" --hypothesis-profile=fresh --hypothesis-seed=$(FRESH_SEED)
 
 soak: setup
 	@$(BIN)/python scripts/soak.py --seed $(SEED)
