@@ -220,6 +220,28 @@ def test_minimum_equity_of_finra_4210_b_4(desk: Session) -> None:
     assert [figures(desk, name, rules)["requirement"] for name in ("m1", "m2", "m3")] == [1500, 2000, 2000]
 
 
+@pytest.mark.parametrize(
+    ("rate", "trigger"),
+    # 1,000 shares and a loan of 1,000: 1,000 p - 1,000 = 1,000 p * rate. A house that asks for no more than for others
+    # (0) asks for 25%; one that asks for all of a cheap share calls as soon as it is cheap.
+    [("0.15", "1.176471"), ("0", "1.333333"), ("1.00", "5")],
+)
+def test_the_trigger_price_of_a_cheap_share(desk: Session, rate: str, trigger: str) -> None:
+    name = f"CHEAP{rate}"
+    desk.insert("prices", [{"symbol": name, "price": Decimal(2), "timestamp": NOON}])
+    desk.insert("fills", [fill(name, name, name, "1000", "1")])
+    plain = {"concentration_add_on": "0", "beta_exposure_add_on": "0", "minimum_equity": "0"}
+    figures(desk, name, {**plain, "cheap_long_maintenance": rate})
+    (row,) = desk.query(f"SELECT trigger_price FROM positions WHERE account_id = '{name}'").to_pylist()
+    assert row["trigger_price"] == Decimal(trigger)
+
+
+def test_what_has_no_price_has_no_call(desk: Session) -> None:
+    desk.insert("fills", [fill("unpriced", "unpriced", "UNPRICED", "10", "1")])
+    row = figures(desk, "unpriced", {})
+    assert (row["equity"], row["requirement"], row["excess"], row["call_amount"]) == (None,) * 4
+
+
 def entry(account: str, amount: str) -> dict[str, Any]:
     return {
         "account_id": account,

@@ -29,6 +29,8 @@ VIEWS = {
     "not_among": "SELECT k FROM l WHERE NOT EXISTS (SELECT 1 FROM r WHERE r.a = l.a AND r.v > l.a)",
     "twice": "SELECT x.k, y.v, z.v AS w FROM r x LEFT JOIN r y ON y.a = x.k LEFT JOIN r z ON z.k = x.a",
     "three": "SELECT l.k, r.v, o.v AS w FROM l LEFT JOIN r ON r.k = l.k LEFT JOIN other o ON o.k = r.a",
+    # r.a has the name of a column that ON reads, and is not read itself.
+    "of_one_name": "SELECT l.k, r.k AS x FROM l LEFT JOIN r ON r.k = l.a",
 }
 # Each of these takes a match away or brings one, although every key has as many rows as before.
 HISTORY: Sequence[Sequence[dict[str, Any]]] = (

@@ -222,6 +222,33 @@ def test_replays_and_corrections_take_effect_while_it_runs(
     assert said(capsys, "sql", "clicks.sql", query) == [{"n": 2}]
 
 
+def test_a_query_that_takes_long_does_not_keep_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    running = Job("--quiet")
+    told: list[Error] = []
+
+    def question() -> None:
+        try:
+            ask(STATE, {"do": "sql", "query": "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a < b"})
+        except Error as problem:
+            told.append(problem)
+
+    try:
+        write([click(1, 0, 0)])
+        running.wait_for(STATE, 1)
+        client = threading.Thread(target=question)
+        client.start()
+        time.sleep(0.5)
+        code, log = running.stop()
+        client.join(PATIENCE_S)
+    finally:
+        running.process.kill()
+    assert code == 128 + signal.SIGTERM, log
+    assert "Traceback" not in log
+    assert not client.is_alive()
+    assert told
+
+
 @pytest.mark.slow
 def test_a_long_path_moves_the_socket_out_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("d" * 100) / ("e" * 100)

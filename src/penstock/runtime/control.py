@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 SOCKET, POINTER = "control.sock", "control.path"
 MAX_PATH_BYTES = 100
 TIMEOUT_S = 60.0
+# How long a query may still take when the job ends.
+LAST_ANSWER_S = 1.0
 
 
 def socket_path(folder: Path) -> Path:
@@ -118,7 +120,12 @@ class ControlServer:
             self.path.parent.rmdir()
             (self._folder / POINTER).unlink(missing_ok=True)
         self.serve(self._runner)
+        # A client may still be asking, in a thread of its own.
+        if not _CURSOR_LOCK.acquire(timeout=LAST_ANSWER_S):
+            self._cursor.interrupt()
+            _CURSOR_LOCK.acquire()
         self._cursor.close()
+        _CURSOR_LOCK.release()
 
     def _accept(self) -> None:
         while True:

@@ -157,7 +157,10 @@ def add_terms(scope: EpochScope, block: FlatBlock, moving: str) -> None:
 
 def _unturned(scope: EpochScope, block: FlatBlock, moving: str) -> frozenset[int]:
     """The places at which the delta of `moving` gives no row its first match and takes none its last one."""
-    places = flat.turning_columns(block, moving, scope.plan.node(moving).relation.fields)
+    # Of a source's delta there is what some block reads, and so all that `on` can read.
+    reads = scope.reads.get(moving)
+    fields = [f for f in scope.plan.node(moving).relation.fields if reads is None or f.name in reads]
+    places = flat.turning_columns(block, moving, fields)
     return frozenset(place for place, columns in places.items() if scope.balanced(moving, columns))
 
 

@@ -85,7 +85,7 @@ SELECT
     requirement,
     equity - requirement AS excess,
     CAST(lmv * 0.50 AS DECIMAL(20,4)) + CAST(smv * 0.50 AS DECIMAL(20,4)) AS initial_requirement,
-    greatest(requirement - equity, 0) AS call_amount,
+    CASE WHEN requirement IS NOT NULL THEN greatest(requirement - equity, 0) END AS call_amount,
     CASE WHEN lmv > long_charge THEN CAST(nullif(greatest(decimal_div(
         requirement - long_charge + smv - cash, 1 - decimal_div(long_charge, lmv, 10), 4), 0), 0) AS DECIMAL(28,4))
         END AS trigger_value,

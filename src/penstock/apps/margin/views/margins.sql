@@ -10,7 +10,7 @@ SELECT
     equity - requirement AS excess,
     CAST(lmv * initial_long AS DECIMAL(20,4))
         + CAST(smv * greatest(initial_short - 1, 0) AS DECIMAL(20,4)) AS initial_requirement,
-    greatest(requirement - equity, 0) AS call_amount,
+    CASE WHEN requirement IS NOT NULL THEN greatest(requirement - equity, 0) END AS call_amount,
     CASE
         WHEN lmv > long_charge
             THEN CAST(

@@ -12,6 +12,7 @@ SELECT
                 WHEN dear >= cheap_below THEN dear
                 WHEN rest + CAST(CAST(quantity AS DECIMAL(38,6)) * cheap_below AS DECIMAL(20,4)) * (1 - cheap_long_rate) < 0
                     THEN cheap_below
+                ELSE cheap
             END,
             floored)
         WHEN quantity < 0 AND floored > 0 THEN CASE
@@ -36,9 +37,14 @@ FROM (
                 decimal_div(decimal_div(t.rest, -t.quantity, 10), 1 + r.short_maintenance + t.rate, 6),
                 decimal_div(decimal_div(t.rest, -t.quantity, 10) - r.short_per_share, 1 + t.rate, 6))
         END AS dear,
-        CASE WHEN t.quantity < 0 THEN least(
-            decimal_div(decimal_div(t.rest, -t.quantity, 10), 1 + r.cheap_short_maintenance + t.rate, 6),
-            decimal_div(decimal_div(t.rest, -t.quantity, 10) - r.cheap_short_per_share, 1 + t.rate, 6))
+        CASE
+            WHEN t.quantity < 0 THEN least(
+                decimal_div(decimal_div(t.rest, -t.quantity, 10), 1 + r.cheap_short_maintenance + t.rate, 6),
+                decimal_div(decimal_div(t.rest, -t.quantity, 10) - r.cheap_short_per_share, 1 + t.rate, 6))
+            -- only where a house asks for less than all of what a cheap share is worth
+            WHEN t.rest < 0 AND 1 - t.rate > CASE WHEN r.cheap_long_maintenance > 0 THEN r.cheap_long_maintenance ELSE r.long_maintenance END
+                THEN decimal_div(-decimal_div(t.rest, t.quantity, 10), 1 - t.rate
+                    - CASE WHEN r.cheap_long_maintenance > 0 THEN r.cheap_long_maintenance ELSE r.long_maintenance END, 6)
         END AS cheap,
         CASE WHEN decimal_div(t.floor_rest, -t.quantity, 6) > 0 THEN decimal_div(t.floor_rest, -t.quantity, 6) END AS floored
     FROM trigger_terms t
